@@ -55,7 +55,7 @@ def test_restart_of_all_agents_leaves_every_pair_reachable(two_nodes: Lab) -> No
     assert ", 0 lost" in two_nodes.must("ping")
 
 
-def test_lab_whose_agent_does_not_answer_says_degraded(two_nodes: Lab) -> None:
+def test_lab_whose_agent_does_not_answer_is_degraded(two_nodes: Lab) -> None:
     """A stopped process is there and answers nothing."""
     pid = str(two_nodes.node("node2")["agent"]["pid"])
     two_nodes.run("node1", "kill", "-STOP", pid)

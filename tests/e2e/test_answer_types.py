@@ -46,7 +46,7 @@ def differences(found: Any, answer: Any) -> list[str]:  # noqa: ANN401 - JSON, a
         ("check", ""),
     ],
 )
-def test_what_a_verb_prints_is_of_its_type(verb: str, words: str, nginx_tomcat: Lab) -> None:
+def test_the_answer_of_a_verb_is_of_its_type(verb: str, words: str, nginx_tomcat: Lab) -> None:
     found = nginx_tomcat.json(verb, *words.split())
     assert differences(found, ANSWERS[verb]) == []
 
@@ -61,7 +61,7 @@ def test_events_on_the_socket_are_of_their_type(nginx_tomcat: Lab) -> None:
 
 
 @pytest.mark.parametrize(("verb", "words"), [("doctor", ""), ("topologies", ""), ("validate", "nginx_tomcat")])
-def test_what_is_reported_without_a_lab_is_of_its_type(verb: str, words: str) -> None:
+def test_an_answer_without_a_lab_is_of_its_type(verb: str, words: str) -> None:
     assert differences(run_verb(verb, *words.split(), "-o", "json").json, ANSWERS[verb]) == []
 
 

@@ -68,7 +68,7 @@ def test_an_unknown_backend_is_a_usage_error_that_lists_them(no_lab: Lab) -> Non
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("_as_root")
-def test_without_an_overlay_device_everything_still_has_its_words() -> None:
+def test_without_an_overlay_device_every_part_is_still_labelled() -> None:
     with lab_of("two_nodes", "--backend", "host-gw") as lab:
         assert all(pair["received"] == 1 for pair in lab.json("ping"))
         assert lab.node("node1")["device"] is None

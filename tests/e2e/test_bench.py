@@ -101,7 +101,7 @@ def test_a_run_that_is_killed_takes_its_lab_with_it() -> None:
 
 
 @pytest.mark.slow
-def test_on_a_terminal_a_bar_says_what_is_being_done() -> None:
+def test_on_a_terminal_a_bar_shows_the_current_step() -> None:
     with Terminal("bench", "--paths", "none", "--seconds", "30") as terminal:
         terminal.expect("making the lab")
         terminal.expect(r"round 1 of 5 +none +TCP, 1 stream, forward")

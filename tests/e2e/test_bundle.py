@@ -118,7 +118,7 @@ def test_missing_route_is_named_and_the_capture_shows_that_only_the_answers_are_
 
 
 @pytest.mark.slow
-def test_rule_that_drops_is_quoted_with_what_it_has_counted(run: Run) -> None:
+def test_dropping_rule_is_quoted_with_its_counter(run: Run) -> None:
     bundle = run.bundle(RULE)
     found = re.search(
         r"node node2: table ip mine has: udp dport 8285 counter packets (\d+) bytes \d+ drop", readme(bundle)
@@ -188,7 +188,7 @@ def test_bundle_of_a_lab_that_died_in_the_test_says_so_and_has_its_logs(tmp_path
 
 
 @pytest.mark.slow
-def test_lab_whose_supervisor_hangs_costs_its_bundle_no_more_than_some_seconds(tmp_path: Path) -> None:
+def test_lab_whose_supervisor_hangs_delays_its_bundle_by_only_some_seconds(tmp_path: Path) -> None:
     project = Project(tmp_path, prefix_for("hangs"))
     project.write(
         "test_hangs.py",

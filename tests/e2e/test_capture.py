@@ -95,14 +95,14 @@ def test_lines_name_point_packet_and_what_is_around_it(nginx_tomcat: Lab) -> Non
         (("node1", "-w", "/proc/no/such"), "No such file"),
     ],
 )
-def test_wrong_words_are_told_in_one_line(words: tuple[str, ...], said: str, nginx_tomcat: Lab) -> None:
+def test_wrong_arguments_are_reported_in_one_line(words: tuple[str, ...], said: str, nginx_tomcat: Lab) -> None:
     answer = nginx_tomcat.testbed("capture", *words, "-c", "1")
     assert answer.code in (1, 2)
     assert said in answer.err
     assert len(answer.err.splitlines()) == 1
 
 
-def test_a_filter_on_inner_ports_says_where_it_finds_nothing_and_what_helps(nginx_tomcat: Lab) -> None:
+def test_a_filter_on_inner_ports_reports_where_it_finds_nothing_and_a_remedy(nginx_tomcat: Lab) -> None:
     answer = nginx_tomcat.testbed("capture", "all", "tcp", "port", "8080", "--seconds", "0.2")
     assert answer.code == 0
     (note,) = [line for line in answer.err.splitlines() if line.startswith("note: ")]

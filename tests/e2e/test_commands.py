@@ -92,7 +92,7 @@ def test_machine_without_changes_is_reported_with_those_that_have_some(two_nodes
     assert "no changes on node9 (there are changes on: " in answer.err
 
 
-def test_script_says_what_it_is(two_nodes: Lab, tmp_path: Path) -> None:
+def test_script_describes_itself(two_nodes: Lab, tmp_path: Path) -> None:
     file = tmp_path / "lab.sh"
     file.write_text(two_nodes.must("commands"))
     assert subprocess.run(["sh", "-n", str(file)], check=False).returncode == 0

@@ -97,7 +97,7 @@ def test_a_fault_that_ends_by_itself_is_on_until_all_is_ready_again(lab: LabHand
 
 
 @pytest.mark.parametrize("kind", EXAMPLES)
-def test_a_fault_says_what_it_did_and_how_it_ends_and_is_over_when_it_is_healed(kind: str, lab: LabHandle) -> None:
+def test_a_fault_reports_its_effect_and_its_end_and_is_over_when_healed(kind: str, lab: LabHandle) -> None:
     lab.wait_ready(READY_LIMIT_S)
     text = f"{kind} {EXAMPLES[kind]}".strip()
     with lab.fault(text) as done:

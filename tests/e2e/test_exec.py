@@ -34,7 +34,7 @@ def test_exit_code_is_the_commands(target: str, command: str, code: int, two_nod
 
 
 @POD_AND_NODE
-def test_program_that_is_not_there_is_exit_code_127(target: str, two_nodes: Lab) -> None:
+def test_missing_program_is_exit_code_127(target: str, two_nodes: Lab) -> None:
     answer = two_nodes.exec(target, "no-such-program")
     assert answer.code == 127
     assert "no-such-program" in answer.err
@@ -42,7 +42,7 @@ def test_program_that_is_not_there_is_exit_code_127(target: str, two_nodes: Lab)
 
 
 @pytest.mark.parametrize("command", ["ip route add 192.0.2.1 dev eth0", "tc qdisc add dev eth0 root pfifo"])
-def test_what_a_container_may_not_points_to_the_shell_that_may(command: str, two_nodes: Lab) -> None:
+def test_a_missing_right_of_a_container_points_to_the_privileged_shell(command: str, two_nodes: Lab) -> None:
     answer = two_nodes.exec("shell1", *command.split())
     assert answer.code != 0
     assert answer.err.splitlines()[-1].endswith(f"testbed shell, then ip netns exec shell1 {command}")
@@ -54,7 +54,7 @@ def test_what_a_container_may_not_points_to_the_shell_that_may(command: str, two
 @pytest.mark.parametrize(
     ("target", "command"), [("shell1", "ip addr"), ("shell1", "false"), ("node1", "ip link show x")]
 )
-def test_nothing_is_said_where_the_shell_would_do_the_same(target: str, command: str, two_nodes: Lab) -> None:
+def test_no_warning_where_the_shell_would_do_the_same(target: str, command: str, two_nodes: Lab) -> None:
     assert "note: " not in two_nodes.exec(target, *command.split()).err
 
 
@@ -123,7 +123,7 @@ def test_shell_in_a_pod_is_interactive(two_nodes: Lab) -> None:
         assert screen.end() == 3
 
 
-def test_what_is_typed_before_the_shell_is_there_is_not_lost(two_nodes: Lab) -> None:
+def test_input_typed_before_the_shell_starts_is_not_lost(two_nodes: Lab) -> None:
     with two_nodes.terminal("shell", "shell1") as screen:
         screen.type("echo ahead-$((1+1)); exit 4\r")
         screen.expect("ahead-2")

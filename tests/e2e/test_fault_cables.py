@@ -80,7 +80,7 @@ def test_the_sides_of_a_partition_do_not_hear_each_other_and_all_others_do(lab: 
     assert lab.ping("node1", "node2").lost == 0
 
 
-def test_one_way_loss_is_one_way(lab: LabHandle) -> None:
+def test_loss_in_one_direction_leaves_the_other(lab: LabHandle) -> None:
     with lab.fault("oneway node1 / node2"):
         dropped = "nft list ruleset | grep -c 'counter packets [1-9].* drop'"
         assert lab.ping("node2", "node1").lost == 1  # the answer is not heard
@@ -89,7 +89,7 @@ def test_one_way_loss_is_one_way(lab: LabHandle) -> None:
 
 
 @pytest.mark.slow
-def test_what_a_node_loses_is_made_again(lab: LabHandle) -> None:
+def test_lost_state_of_a_node_is_recreated(lab: LabHandle) -> None:
     for fault in ("device delete node1", "rules flush node1", "lease revoke node1"):
         with lab.fault(fault) as done:
             assert not done["on"]

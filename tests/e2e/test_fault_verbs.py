@@ -67,7 +67,7 @@ def test_trace_check_and_status_name_the_fault_that_explains_a_loss(lab: LabHand
     assert "is on" not in verbs.must("trace", "shell1", "shell2") + verbs.must("check") + verbs.must("status")
 
 
-def test_an_agent_whose_main_loop_is_held_goes_on_when_it_is_let_go(lab: LabHandle) -> None:
+def test_an_agent_whose_main_loop_is_held_continues_when_released(lab: LabHandle) -> None:
     pid = lab.agent("node1").pid
     with lab.fault("agent hang node1") as fault:
         assert fault["did"] == f"the main thread of process {pid}, the agent of node1, is held with ptrace"
@@ -79,7 +79,7 @@ def test_an_agent_whose_main_loop_is_held_goes_on_when_it_is_let_go(lab: LabHand
 
 
 @pytest.mark.slow
-def test_an_agent_whose_main_loop_hangs_ends_itself_and_is_started_again(lab: LabHandle) -> None:
+def test_an_agent_whose_main_loop_hangs_exits_and_is_restarted(lab: LabHandle) -> None:
     before = lab.nodes["node1"]
     with lab.fault("agent hang node1"):
         lab.wait_until(lambda: lab.nodes["node1"].agent_restarts > before.agent_restarts, 20)
@@ -88,7 +88,7 @@ def test_an_agent_whose_main_loop_hangs_ends_itself_and_is_started_again(lab: La
     assert "MainThread loop stalled for" in lab.logs("node1")
 
 
-def test_the_verbs_say_what_was_done_how_it_ends_and_what_comes_next(two_nodes: Lab, lab: LabHandle) -> None:
+def test_the_verbs_report_what_was_done_how_it_ends_and_what_comes_next(two_nodes: Lab, lab: LabHandle) -> None:
     said = two_nodes.must("fault", "agent", "stop", "node2", "--for", "60")
     number = re.match(
         r"fault (\d+), agent stop node2: SIGTERM to process \d+, .*\nundone by a restart, .* in 60 s", said
@@ -124,7 +124,9 @@ def test_heal_says_what_is_not_ready_when_its_time_is_over(two_nodes: Lab, lab: 
     lab.wait_ready(60)
 
 
-def test_heal_beside_another_fault_says_what_it_waited_for_and_what_is_still_on(two_nodes: Lab, lab: LabHandle) -> None:
+def test_heal_beside_another_fault_reports_what_it_waited_for_and_what_is_still_active(
+    two_nodes: Lab, lab: LabHandle
+) -> None:
     two_nodes.must("fault", "etcd", "stop", "etcd1")
     number = two_nodes.json("fault", "agent", "stop", "node1")["number"]
     healed = two_nodes.testbed("fault", "heal", str(number), "--timeout", "2")
@@ -161,7 +163,7 @@ def test_a_pod_that_crashed_before_the_fault_is_not_waited_for(two_nodes: Lab, l
         (("list", "all"), 2, "fault list takes no more words"),
     ],
 )
-def test_what_cannot_be_is_one_line(two_nodes: Lab, words: tuple[str, ...], code: int, complaint: str) -> None:
+def test_an_impossible_request_is_one_line(two_nodes: Lab, words: tuple[str, ...], code: int, complaint: str) -> None:
     answer = two_nodes.testbed("fault", *words)
     assert answer.code == code, answer
     assert complaint in answer.err

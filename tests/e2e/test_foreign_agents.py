@@ -40,7 +40,7 @@ def wrong_tables(lab: LabHandle) -> tuple[str, ...]:
 
 @pytest.mark.row("C37")
 @pytest.mark.parametrize("backend", ["vxlan", "host-gw"])
-def test_up_check_status_leases_and_trace_know_an_agent_that_says_nothing(backend: str, new_lab: NewLab) -> None:
+def test_up_check_status_leases_and_trace_detect_a_silent_agent(backend: str, new_lab: NewLab) -> None:
     with new_lab(mixed(backend)) as lab:
         assert lab.check().problems == {}
         assert {name: (node.peers_known, node.peers_expected) for name, node in lab.nodes.items()} == {
@@ -77,7 +77,7 @@ BREAKS = {
 
 @pytest.mark.row("C37")
 @pytest.mark.parametrize("backend", ["vxlan", "host-gw"])
-def test_what_is_taken_from_its_kernel_is_named(backend: str, new_lab: NewLab) -> None:
+def test_an_intercepted_packet_is_named(backend: str, new_lab: NewLab) -> None:
     with new_lab(mixed(backend)) as lab:
         node1 = lab.nodes["node1"]
         assert node1.subnet is not None

@@ -50,13 +50,13 @@ def test_graph_without_a_converter_says_what_is_missing(nginx_tomcat: Lab) -> No
     )
 
 
-def test_graph_refuses_a_name_that_says_no_form_and_a_place_that_is_none(nginx_tomcat: Lab) -> None:
+def test_graph_refuses_a_name_without_a_format_and_an_unwritable_place(nginx_tomcat: Lab) -> None:
     assert nginx_tomcat.testbed("graph", "-w", "picture.jpeg").code == 2
     answer = nginx_tomcat.testbed("graph", "-w", "/nowhere/lab.svg")
     assert (answer.code, answer.err.count("\n")) == (1, 1)
 
 
-def test_what_is_drawn_is_documented_data_with_counters(nginx_tomcat: Lab) -> None:
+def test_the_page_draws_documented_data_with_counters(nginx_tomcat: Lab) -> None:
     facts = nginx_tomcat.json("graph")
     assert set(facts) == {
         "lab",
@@ -122,7 +122,7 @@ def test_graph_shows_an_unplugged_cable_and_a_killed_agent(own_lab: Lab) -> None
     )
 
 
-def test_trace_draws_its_way_on_the_picture(nginx_tomcat: Lab, tmp_path: Path) -> None:
+def test_trace_draws_its_path_on_the_picture(nginx_tomcat: Lab, tmp_path: Path) -> None:
     hops = nginx_tomcat.json("trace", "nginx:2379", "tomcat:8080", "--svg", str(tmp_path / "way.svg"))["hops"]
     picture = ElementTree.parse(tmp_path / "way.svg").getroot()
     assert [one.get("data-step") for one in picture.findall(".//*[@class='step']")] == [

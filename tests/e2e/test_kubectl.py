@@ -167,7 +167,7 @@ def _try_every_line(kubectl: Kubectl) -> None:
 
 
 @pytest.mark.parametrize(("line", "why"), _lines("What is refused"), ids=lambda text: text[:60])
-def test_what_is_not_served_is_refused_with_the_reason_of_the_page(
+def test_an_unserved_request_is_refused_with_the_reason_of_the_page(
     kubectl: Kubectl, line: str, why: str, tmp_path: Path
 ) -> None:
     manifest = tmp_path / "web.yaml"
@@ -193,7 +193,7 @@ def test_apply_twice_changes_once_and_diff_edit_and_replace_agree(kubectl: Kubec
     kubectl.must("delete", "deployment", "applied")
 
 
-def test_the_second_of_two_writers_is_told_of_the_conflict(kubectl: Kubectl) -> None:
+def test_the_second_of_two_writers_gets_a_conflict(kubectl: Kubectl) -> None:
     kubectl.must("create", "configmap", "shared", "--from-literal=a=1")
     read = kubectl.json("get", "configmap", "shared")
     kubectl.must("patch", "configmap", "shared", "-p", '{"data":{"a":"2"}}')
@@ -221,7 +221,7 @@ def test_get_w_shows_a_change_as_it_happens(kubectl: Kubectl) -> None:
     kubectl.must("delete", "configmap", "watched")
 
 
-def test_port_forward_carries_requests_and_says_what_does_not_listen(lab: Lab, kubectl: Kubectl) -> None:
+def test_port_forward_carries_requests_and_reports_a_closed_port(lab: Lab, kubectl: Kubectl) -> None:
     kubectl.must("run", "page", "--image=nginx", "--port=80")
     kubectl.must("wait", "--for=condition=Ready", "pod/page", "--timeout=60s")
     with kubectl.running("port-forward", "pod/page", ":80", ":81") as forwarding:

@@ -148,7 +148,7 @@ def test_a_lab_is_not_ended_from_within(two_nodes: Lab) -> None:
 
 
 @pytest.mark.slow
-def test_the_lab_finds_what_it_needs_although_nothing_of_the_host_can_be_written(no_lab: Lab) -> None:
+def test_the_lab_starts_although_nothing_on_the_host_is_writable(no_lab: Lab) -> None:
     assert no_lab.up("two_nodes").code == 0
     for place in ("/etc", "/root", "/usr", "/var", "/sys", "/run/testbed"):
         assert no_lab.exec("node1", "touch", f"{place}/written-by-a-test").code != 0, place

@@ -112,7 +112,7 @@ def test_a_pod_that_writes_as_much_as_it_can_leaves_the_rest_of_the_machine_its_
 
 
 @pytest.mark.parametrize("small_run", [8], indirect=True)
-def test_up_says_what_room_is_needed_and_makes_nothing(small_run: SmallRun) -> None:
+def test_up_reports_the_needed_space_and_makes_nothing(small_run: SmallRun) -> None:
     answer = small_run.testbed("up", "two_nodes")
     assert answer.code == 3
     assert answer.err.startswith("error: environment: too little room in /run/testbed (got 8 MiB of 8 MiB are free; ")

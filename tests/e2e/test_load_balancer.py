@@ -78,7 +78,7 @@ def test_pods_are_where_the_label_is(lab: Lab) -> None:
     assert {pod["spec"]["nodeName"] for pod in found} == {"node2"}
 
 
-def test_the_address_stays_and_is_refused_without_pods_and_gone_with_the_service(lab: Lab) -> None:
+def test_the_address_is_refused_without_pods_and_removed_with_the_service(lab: Lab) -> None:
     address = address_of(lab)
     lab.must("scale", "deployment", "shop", "--replicas", "0", "--wait")
     wait_until(lambda: not answer(lab, "node1", address), timeout_s=5, what="no pod answers")

@@ -42,7 +42,7 @@ def test_machines_of_the_underlay_all_reach_each_other(prompt: Terminal) -> None
     prompt.expect(r"0% dropped", timeout_s=30)
 
 
-def test_our_own_words_are_there_too(prompt: Terminal) -> None:
+def test_our_own_terms_are_there_too(prompt: Terminal) -> None:
     prompt.type("pods\r")
     prompt.expect(r"echo1 +node1 ")
     prompt.type("leases\r")
@@ -73,7 +73,7 @@ def test_second_prompt_is_refused_in_one_line(two_nodes: Lab, prompt: Terminal) 
     prompt.expect("node1")
 
 
-def test_lab_stays_when_the_prompt_is_left(two_nodes: Lab) -> None:
+def test_lab_keeps_running_when_the_prompt_is_left(two_nodes: Lab) -> None:
     for leave in ("exit\r", "\x04"):
         with two_nodes.terminal("cli") as screen:
             screen.expect(PROMPT)
@@ -169,7 +169,7 @@ def said(lab: Lab, *lines: str) -> str:
         ("noecho", ""),
     ],
 )
-def test_whatever_goes_wrong_the_prompt_says_why_and_lives(two_nodes: Lab, line: str, why: str) -> None:
+def test_every_failure_is_reported_by_the_prompt_which_survives(two_nodes: Lab, line: str, why: str) -> None:
     text = said(two_nodes, line)
     assert why in text
     assert "Traceback" not in text

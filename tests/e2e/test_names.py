@@ -214,7 +214,7 @@ def test_a_hundred_changes_lose_no_question_and_each_is_seen_within_a_second(
 
 
 @pytest.mark.slow
-def test_a_killed_server_comes_back_with_the_names_of_meanwhile(lab: Lab) -> None:
+def test_a_restarted_server_knows_the_names_added_meanwhile(lab: Lab) -> None:
     before = lab.json("status")["dns"]
     questions = Questions(lab, "client1", f"web.{SERVICES}", "10.96.0.20")
     questions.expect(f"web.{SERVICES}", "10.96.0.20")
@@ -255,7 +255,7 @@ def test_a_server_that_does_not_answer_is_shown(lab: Lab) -> None:
 
 
 @pytest.mark.slow
-def test_a_lab_that_wants_no_names_has_none(tmp_path: Path) -> None:
+def test_a_lab_without_dns_has_no_names(tmp_path: Path) -> None:
     file = tmp_path / "none.yaml"
     file.write_text(
         "apiVersion: testbed/v1\nkind: Cluster\nmetadata: {name: none}\nnetwork: {Network: 10.0.0.0/16}\n"

@@ -373,7 +373,7 @@ def test_deleting_a_namespace_removes_everything_in_it_and_nothing_else(lab: Lab
     wait_until(lambda: lab.handle.status()["state"] == "ready", timeout_s=20, what="the lab is ready without it")
 
 
-def test_the_namespaces_that_every_lab_has_stay(lab: Lab) -> None:
+def test_the_namespaces_of_every_lab_are_kept(lab: Lab) -> None:
     for one in ("default", "kube-system"):
         refused = lab.testbed("delete", "namespace", one)
         assert (refused.code, refused.err) == (1, f"error: namespace {one} cannot be deleted: every lab has it\n")

@@ -80,7 +80,7 @@ def test_another_agent_that_takes_flannels_flags_serves_the_lab(others: tuple[st
         assert {state["datapath"] for state in lab.status()["nodes"] if state["name"] in others} == {"other"}
 
 
-def test_an_agent_with_flags_of_its_own_says_where_values_go(new_lab: NewLab) -> None:
+def test_an_agent_with_flags_of_its_own_defines_where_values_go(new_lab: NewLab) -> None:
     own = str(Path(__file__).with_name("agent_with_flags_of_its_own.py"))
     values = ["--store={etcd}", "--authority={etcd_ca}", "--certificate={etcd_cert}", "--key={etcd_key}"]
     more = ["--device={iface}", "--me", "{node}@{address}", "--write", "{subnet_file}"]
@@ -126,7 +126,7 @@ def without_agent(no_lab: Lab) -> tuple[Lab, Answer]:
 
 
 @pytest.mark.slow
-def test_printed_command_pasted_makes_the_lab_whole(without_agent: tuple[Lab, Answer]) -> None:
+def test_printed_command_pasted_repairs_the_lab(without_agent: tuple[Lab, Answer]) -> None:
     lab, answer = without_agent
     (line,) = re.findall(r"^ *sudo testbed (exec .* node2 -- .*)$", answer.out, re.MULTILINE)
     assert f"--lab {lab.name}" in line

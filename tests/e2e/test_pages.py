@@ -110,7 +110,7 @@ def directory() -> Iterator[Path]:
     [(page, section, cluster) for (page, section), cluster in TYPED_IN_ORDER.items()],
     ids=[f"{page} {section}".strip() for page, section in TYPED_IN_ORDER],
 )
-def test_what_is_typed_says_what_the_page_shows(page: str, section: str, cluster: str, directory: Path) -> None:
+def test_the_typed_commands_print_what_the_page_shows(page: str, section: str, cluster: str, directory: Path) -> None:
     bad = {"bad.yaml": BAD_CLUSTER} if "troubleshooting" in page else {}
     for name, text in {**FILES, **bad, **files_of(page)}.items():
         (directory / name).write_text(text)

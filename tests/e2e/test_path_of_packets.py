@@ -27,14 +27,14 @@ def test_largest_packet_passes_unfragmented(nginx_tomcat: Lab) -> None:
 
 
 @pytest.mark.row("C20")
-def test_one_byte_more_is_told_the_mtu(nginx_tomcat: Lab) -> None:
+def test_one_byte_more_is_answered_with_the_mtu(nginx_tomcat: Lab) -> None:
     answer = nginx_tomcat.exec("client", "ping", "-c1", "-W2", "-M", "do", "-s", "1445", TOMCAT)
     assert answer.code == 1
     assert "essage too long" in answer.out + answer.err
     assert nginx_tomcat.run("client", *send_unfragmented(TOMCAT, 1445)) == "EMSGSIZE 1472\n"
 
 
-def test_packet_that_may_be_fragmented_arrives_whole(nginx_tomcat: Lab) -> None:
+def test_packet_that_may_be_fragmented_arrives_complete(nginx_tomcat: Lab) -> None:
     assert "3008 bytes from" in nginx_tomcat.run("client", "ping", "-c1", "-W2", "-s", "3000", TOMCAT)
 
 

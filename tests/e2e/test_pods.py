@@ -73,7 +73,7 @@ def test_pods_hostname_is_its_name_and_hosts_file_has_its_address(nginx_tomcat: 
     assert "10.0.46.3" in nginx_tomcat.run("client", "getent", "hosts", "client")
 
 
-def test_killed_container_restarts_and_the_address_stays(nginx_tomcat: Lab) -> None:
+def test_killed_container_restarts_and_keeps_its_address(nginx_tomcat: Lab) -> None:
     before = nginx_tomcat.container("client", "client")
     nginx_tomcat.kill_9(before["pid"])
 

@@ -124,7 +124,7 @@ def test_the_port_of_etcd_is_anybodys_elsewhere(hostile: Hostile) -> None:
 
 
 @pytest.mark.slow
-def test_etcd_is_not_there_for_pods_whatever_the_port(hostile: Hostile) -> None:
+def test_pods_cannot_reach_etcd_on_any_port(hostile: Hostile) -> None:
     address = "192.168.8.11"
     assert hostile.lab.ping("node1", "etcd1").lost == 0
     dropped = hostile.dropped("pods do not reach etcd")

@@ -149,7 +149,7 @@ def test_without_policies_every_pair_passes(prober: Prober) -> None:
         for case in CASES
     ],
 )
-def test_probes_get_what_the_case_says(case: Mapping[str, Any], apply: Apply, prober: Prober) -> None:
+def test_probes_get_the_answers_of_the_case(case: Mapping[str, Any], apply: Apply, prober: Prober) -> None:
     apply(*policies_of(case, prober.addresses))
     compare(prober, expected_of(case["expect"]))
 
@@ -354,7 +354,7 @@ def plain_pods(addresses: Mapping[str, str]) -> dict[str, PlainPod]:
 
 
 @pytest.mark.parametrize("seeds", [range(4), pytest.param(range(4, 200), marks=pytest.mark.slow)], ids=["few", "many"])
-def test_random_policies_are_what_probes_get_and_what_testbed_says(seeds: range, lab: Lab, prober: Prober) -> None:
+def test_random_policies_agree_with_probes_and_with_testbed(seeds: range, lab: Lab, prober: Prober) -> None:
     pods = plain_pods(prober.addresses)
     for seed in seeds:
         policies = RandomPolicies(seed, list(pods.values())).some()

@@ -280,7 +280,7 @@ def test_shell_opens_in_the_lab_of_a_failed_test_and_the_run_goes_on(project: Pr
 
 
 @pytest.mark.slow
-def test_run_pauses_at_a_failed_test_with_its_lab_alive_and_what_stands_out(project: Project) -> None:
+def test_run_pauses_at_a_failed_test_with_its_lab_running_and_its_findings(project: Project) -> None:
     project.write(
         "test_fails.py",
         """
@@ -318,7 +318,7 @@ def test_without_a_terminal_no_shell_is_waited_for(project: Project) -> None:
     assert project.run("--lab-shell-on-failure").outcomes == {"test_fails": "failure"}
 
 
-def test_user_who_is_not_root_is_told_what_to_run_and_no_test_passes(project: Project) -> None:
+def test_user_who_is_not_root_learns_what_to_run_and_no_test_passes(project: Project) -> None:
     project.write("test_fails.py", "def test_needs_a_lab(lab): pass\ndef test_needs_none(): pass\n")
     for path in (project.directory, *project.directory.iterdir()):
         os.chmod(path, 0o777 if path.is_dir() else 0o666)

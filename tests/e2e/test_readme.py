@@ -46,7 +46,7 @@ SESSIONS = [session for place in ON_ONE_LAB for session in sessions_of(*place)]
 
 
 @pytest.mark.parametrize(("command", "lines"), SESSIONS, ids=[command for command, _ in SESSIONS])
-def test_a_command_says_what_the_page_shows(command: str, lines: tuple[str, ...], nginx_tomcat: Lab) -> None:
+def test_a_command_prints_what_the_page_shows(command: str, lines: tuple[str, ...], nginx_tomcat: Lab) -> None:
     said = run(nginx_tomcat, command)
     assert "error:" not in said
     if command.split()[2] in GROWS:
@@ -57,7 +57,7 @@ def test_a_command_says_what_the_page_shows(command: str, lines: tuple[str, ...]
 
 
 @pytest.mark.parametrize(("cluster", "place"), IN_ORDER.items(), ids=[" ".join(place) for place in IN_ORDER.values()])
-def test_a_section_shows_what_it_says(cluster: str, place: tuple[str, str], new_lab: NewLab) -> None:
+def test_a_section_shows_what_its_title_promises(cluster: str, place: tuple[str, str], new_lab: NewLab) -> None:
     steps = sessions_of(*place)
     assert len(steps) >= 4
     with new_lab(cluster) as handle:

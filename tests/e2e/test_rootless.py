@@ -47,7 +47,7 @@ def started(user: OrdinaryUser) -> str:
     return done.stdout
 
 
-def test_up_without_root_brings_the_whole_lab_up_and_says_the_next_command_without_sudo(started: str) -> None:
+def test_up_without_root_brings_the_lab_up_and_suggests_the_next_command_without_sudo(started: str) -> None:
     assert "4 pods ready" in started
     assert "sudo" not in started
     assert started.splitlines()[-1] == "  testbed ping"
@@ -109,7 +109,7 @@ def test_a_steady_udp_sender_is_answered_when_its_service_comes(user: OrdinaryUs
 
 
 @pytest.mark.usefixtures("started")
-def test_a_machine_whose_holder_was_killed_is_held_again(user: OrdinaryUser) -> None:
+def test_a_machine_whose_holder_was_killed_gets_another(user: OrdinaryUser) -> None:
     def machine() -> dict[str, Any]:
         found = json.loads(user.testbed(PYTHON, "status", "-o", "json").stdout)["machines"]
         return next(one for one in found if one["name"] == "node1")
@@ -153,7 +153,7 @@ def test_the_state_is_the_users_own_and_smaller_buffers_are_logged(user: Ordinar
     assert "UDP receive buffer:" in log or int(user.run("cat", "/proc/sys/net/core/rmem_max").stdout) >= 8 << 20
 
 
-def test_what_needs_a_second_user_is_refused_before_anything_is_made(user: OrdinaryUser) -> None:
+def test_a_container_of_a_second_user_is_refused_before_anything_is_made(user: OrdinaryUser) -> None:
     refused = user.testbed(PYTHON, "up", "--rootless", "nginx_tomcat", "--lab", "refused")
     assert refused.returncode == 3
     assert refused.stderr.startswith("error: container nginx: image nginx switches to another user after its start")

@@ -236,7 +236,7 @@ def test_another_user_is_refused_in_a_line_and_does_not_find_the_lab_by_chance(o
 
 
 @pytest.mark.parametrize("kind", PLANTS)
-def test_what_lies_in_place_of_any_file_leads_root_nowhere_and_keeps_no_verb(
+def test_a_planted_file_of_any_kind_neither_misleads_root_nor_blocks_a_verb(
     kind: str, own: Lab, victim: Path, bystander: "subprocess.Popen[bytes]", tmp_path: Path
 ) -> None:
     """As if the first fence were down: root itself puts it there."""
@@ -312,7 +312,7 @@ def test_a_labs_directory_that_is_a_users_is_believed_in_nothing_and_down_takes_
     assert own.up("two_nodes").code == 0
 
 
-def test_what_a_user_left_of_a_dead_lab_is_removed_by_the_next_up(own: Lab, no_lab: Lab, victim: Path) -> None:
+def test_remains_of_a_users_dead_lab_are_removed_by_the_next_up(own: Lab, no_lab: Lab, victim: Path) -> None:
     rundir, pid = rundir_of(own), pid_of(own)
     given_to_the_user(rundir)
     os.kill(pid, 9)
@@ -379,7 +379,7 @@ def test_a_directory_of_labs_that_others_could_have_filled_is_refused_in_a_line(
         assert answer.out == "", "something was made through the link"
 
 
-def test_of_two_up_at_once_one_brings_the_lab_up_and_the_other_says_so(no_lab: Lab) -> None:
+def test_of_two_simultaneous_up_one_brings_the_lab_up_and_the_other_reports_that(no_lab: Lab) -> None:
     command = [*TESTBED, "up", "two_nodes", "--lab", no_lab.name]
     started = [
         subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment_with({}))
@@ -398,7 +398,7 @@ def test_of_two_up_at_once_one_brings_the_lab_up_and_the_other_says_so(no_lab: L
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(6))
-def test_up_and_down_at_once_leave_a_whole_lab_or_nothing(seed: int, no_lab: Lab) -> None:
+def test_up_and_down_at_once_leave_a_complete_lab_or_nothing(seed: int, no_lab: Lab) -> None:
     chance = random.Random(seed)
     command = [*TESTBED, "up", "two_nodes", "--lab", no_lab.name]
     said = []

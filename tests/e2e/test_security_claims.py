@@ -92,7 +92,7 @@ def test_a_neighbour_cannot_speak_to_what_listens_on_a_nodes_loopback(lab: LabHa
         taken.remove()
 
 
-def test_nobody_believes_a_pod_that_says_it_is_a_router(lab: LabHandle) -> None:
+def test_a_pod_that_advertises_itself_as_a_router_is_ignored(lab: LabHandle) -> None:
     """CVE-2020-10749: router advertisements from a pod."""
     advertised = "2001:db8:"
     # The tool works: a machine that listens to routers takes the address and the route.
@@ -149,7 +149,7 @@ def answer(lab: LabHandle, host: str) -> str:
     return lab.curl("shell1", f"http://{host}:{NODE_PORT}/hostname", timeout_s=2).body.strip()
 
 
-def test_what_a_lab_keeps_is_private(lab: LabHandle) -> None:
+def test_files_of_a_lab_are_private(lab: LabHandle) -> None:
     rundir = lab.record.rundir
     on_host = [path for path in rundir.rglob("*") if path.lstat().st_mode & 0o077 and not path.is_symlink()]
     assert {str(path.relative_to(rundir)) for path in on_host} == {"lab.json", "hosts"}
@@ -159,7 +159,7 @@ def test_what_a_lab_keeps_is_private(lab: LabHandle) -> None:
     assert control.stat().st_mode & 0o777 == 0o600
 
 
-def test_what_machines_and_pods_keep_is_on_no_file_system_of_the_host(lab: LabHandle) -> None:
+def test_files_of_machines_and_pods_are_on_no_file_system_of_the_host(lab: LabHandle) -> None:
     files = lab.record.rundir / "nodes"
     assert list(files.iterdir()) == []
     assert files.stat().st_mode & 0o077 == 0

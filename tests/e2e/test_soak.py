@@ -29,7 +29,7 @@ def test_two_minutes_of_random_faults_cost_nothing(new_lab: NewLab) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(200)
-def test_a_history_can_be_played_again_and_what_is_wrong_is_reported(new_lab: NewLab, tmp_path: Path) -> None:
+def test_a_history_can_be_replayed_and_its_mistakes_are_reported(new_lab: NewLab, tmp_path: Path) -> None:
     first, second = tmp_path / "first.jsonl", tmp_path / "second.jsonl"
     names = ["F22 lease revoke node1", "F20 etcd compact", "F2 agent kill node1"]
     first.write_text("".join(json.dumps({"trial": name, "attempt": 1}) + "\n" for name in names))
@@ -57,7 +57,7 @@ def leak_while(lab: LabHandle, history: Path) -> None:
     lab.script("ip netns add left").check()
 
 
-def test_a_history_that_is_none_is_refused(two_nodes: Lab, tmp_path: Path) -> None:
+def test_an_invalid_history_is_refused(two_nodes: Lab, tmp_path: Path) -> None:
     (tmp_path / "junk").write_text("junk")
     answer = two_nodes.testbed("soak", "--replay", str(tmp_path / "junk"))
     assert answer.code == 2

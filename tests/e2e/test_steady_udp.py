@@ -139,7 +139,7 @@ def test_a_server_of_the_node_itself_follows_a_pod_on_one_port(
     sender.is_answered_by("node2", since=programmed)
 
 
-def test_senders_follow_a_service_to_other_pods_and_never_reach_who_has_the_address_now(
+def test_senders_follow_a_service_to_other_pods_and_never_reach_the_new_owner_of_an_address(
     lab: Lab, send: Send, apply: Callable[..., float]
 ) -> None:
     apply(pod("first", "node2", "moving"), service(label="moving"))

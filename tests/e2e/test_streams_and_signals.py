@@ -110,7 +110,7 @@ def test_up_below_nohup_outlives_its_terminal(no_lab: Lab, tmp_path: Path) -> No
     assert no_lab.json("status")["state"] == "ready"
 
 
-def test_up_says_that_its_lab_ended_while_it_started(no_lab: Lab) -> None:
+def test_up_reports_that_its_lab_ended_while_it_started(no_lab: Lab) -> None:
     with no_lab.running("up", "two_nodes", "--lab", no_lab.name) as up:
         record = RUN_ROOT / no_lab.name / "lab.json"
         wait_until(record.exists, timeout_s=20, what="the lab is starting")
@@ -129,7 +129,7 @@ def test_when_memory_ends_the_kernel_ends_a_lab_before_what_reports_it(two_nodes
     assert int(inside) == int(Path(f"/proc/{pid}/oom_score_adj").read_text()) > int(own)
 
 
-def test_what_ignores_the_hang_up_of_its_terminal_ends_with_the_connection(two_nodes: Lab) -> None:
+def test_a_program_that_ignores_the_hang_up_of_its_terminal_ends_with_the_connection(two_nodes: Lab) -> None:
     def sleeping() -> bool:
         return "7777" in two_nodes.run("shell1", "sh", "-c", "cat /proc/[0-9]*/cmdline | tr '\\0' ' '")
 
@@ -140,7 +140,7 @@ def test_what_ignores_the_hang_up_of_its_terminal_ends_with_the_connection(two_n
     wait_until(lambda: not sleeping(), timeout_s=10, what="nothing of it is left in the pod")
 
 
-def test_what_made_a_session_of_its_own_stays_as_a_daemon_does(two_nodes: Lab) -> None:
+def test_a_process_with_a_session_of_its_own_keeps_running_as_a_daemon_does(two_nodes: Lab) -> None:
     begun = two_nodes.run("shell1", "sh", "-c", "setsid sleep 8888 >/dev/null 2>&1 & echo $!")
     assert begun.strip().isdecimal()
     try:

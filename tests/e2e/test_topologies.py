@@ -159,7 +159,7 @@ def test_sites_of_a_wan_are_subnets_and_neighbours_are_known_within_only(wan: La
     assert "default via 192.168.9.1 dev node2-eth0" in wan.run("node2", "ip", "route")
 
 
-def test_on_a_wan_the_gateway_still_says_that_there_is_nothing_else(wan: Lab) -> None:
+def test_on_a_wan_the_gateway_still_reports_that_there_is_nothing_else(wan: Lab) -> None:
     answer = wan.exec("node2", "ping", "-c1", "-W1", "203.0.113.1")
     assert "From 192.168.8.10" in answer.out
     assert "Net Unreachable" in answer.out
@@ -200,7 +200,7 @@ def test_a_link_of_10_mbit_s_carries_as_much(limited: Lab) -> None:
 
 
 @pytest.mark.parametrize("how", ["in the file", "by Mininet's TCLink"])
-def test_a_link_delays_and_loses_as_much_as_it_is_told_to(how: str, tmp_path: Path) -> None:
+def test_a_link_delays_and_loses_as_much_as_configured(how: str, tmp_path: Path) -> None:
     skip_without("netem")
     if how == "in the file":
         file = tmp_path / "far.yaml"

@@ -81,7 +81,7 @@ def test_same_source_port_again_and_again_is_complete_every_time(nginx_tomcat: L
 
 
 @pytest.mark.parametrize("how", [("--icmp",), ("--udp",)], ids=["icmp", "udp"])
-def test_other_protocols_go_the_same_way(how: tuple[str, ...], nginx_tomcat: Lab) -> None:
+def test_other_protocols_take_the_same_path(how: tuple[str, ...], nginx_tomcat: Lab) -> None:
     answer = nginx_tomcat.testbed("trace", "nginx", "tomcat", *how, "-o", "json").json
     assert way(answer, "request") == THERE
     assert way(answer, "reply" if how == ("--icmp",) else "error") == BACK
@@ -114,7 +114,7 @@ def test_containers_of_one_pod_meet_on_the_loopback(nginx_tomcat: Lab) -> None:
     assert [hop["direction"] for hop in trace["hops"]] == ["out", "in", "out", "in"]
 
 
-def test_what_was_seen_is_written_for_wireshark(nginx_tomcat: Lab, tmp_path: Path) -> None:
+def test_captured_packets_are_written_for_wireshark(nginx_tomcat: Lab, tmp_path: Path) -> None:
     file = tmp_path / "trace.pcapng"
     trace = nginx_tomcat.json("trace", "nginx", "tomcat", "--pcap", str(file))
     seen = tshark(file, "frame.interface_name", only="icmp")
@@ -198,7 +198,9 @@ def test_steps_come_key_by_key_on_a_terminal(nginx_tomcat: Lab) -> None:
         (("nginx", "tomcat", "--pcap", "/proc/no/such"), 2, "No such file"),
     ],
 )
-def test_wrong_words_are_told_in_one_line(words: tuple[str, ...], code: int, said: str, nginx_tomcat: Lab) -> None:
+def test_wrong_arguments_are_reported_in_one_line(
+    words: tuple[str, ...], code: int, said: str, nginx_tomcat: Lab
+) -> None:
     answer = nginx_tomcat.testbed("trace", *words)
     assert answer.code == code
     assert said in answer.err

@@ -50,7 +50,7 @@ def test_agent_that_does_not_run_is_named(lab: Lab) -> None:
     assert "the agent of node1 does not answer" in back["lost_at"]["reason"]
 
 
-def test_overlay_device_that_went_with_its_agent_is_told_from_one_that_was_stopped(lab: Lab) -> None:
+def test_overlay_device_lost_with_its_agent_is_distinguished_from_a_stopped_one(lab: Lab) -> None:
     lab.must("fault", "agent", "pause", "node1")  # it would make the device again at once
     lab.must("exec", "node1", "--", "ip", "link", "delete", "flannel0")
     out = traced(lab)
@@ -61,7 +61,7 @@ def test_overlay_device_that_went_with_its_agent_is_told_from_one_that_was_stopp
 
 
 @pytest.mark.slow
-def test_agent_that_stands_still_is_told_from_one_that_is_gone(lab: Lab) -> None:
+def test_stopped_agent_is_distinguished_from_one_that_is_gone(lab: Lab) -> None:
     lab.must("fault", "agent", "pause", "node2")
     out = traced(lab)
     assert out["lost_at"]["where"] == "node2 uplink"
@@ -77,7 +77,7 @@ def test_deleted_route_is_named(lab: Lab) -> None:
     assert out["lost_at"]["reason"].startswith("node1's route drops it: 10.0.0.0/16 dev overlay-drop0")
 
 
-def test_the_node_without_a_route_is_named_and_not_the_gateway_that_says_so(lab: Lab) -> None:
+def test_the_node_without_a_route_is_named_and_not_the_reporting_gateway(lab: Lab) -> None:
     lab.must("fault", "agent", "hang", "node1")
     lab.must("exec", "node1", "--", "ip", "route", "flush", "exact", "10.0.0.0/16")
     out = traced(lab)
@@ -177,7 +177,7 @@ def test_underlay_that_is_too_narrow_is_named(lab: Lab) -> None:
 
 
 @pytest.mark.slow
-def test_sender_without_a_route_is_told_so(lab: Lab) -> None:
+def test_sender_without_a_route_gets_an_error(lab: Lab) -> None:
     lab.testbed("shell", stdin="ip netns exec shell1 ip route delete default\n")
     try:
         out = traced(lab)

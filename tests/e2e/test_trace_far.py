@@ -114,7 +114,7 @@ def test_node_port_on_a_third_node_shows_both_translations(three: Lab) -> None:
     assert times == sorted(times)
 
 
-def test_router_of_a_wan_is_on_the_way_and_counts_the_outer_ttl_down(new_lab: NewLab) -> None:
+def test_router_of_a_wan_is_on_the_path_and_decrements_the_outer_ttl(new_lab: NewLab) -> None:
     with new_lab(WAN) as handle:
         trace = Lab(handle.name).json("trace", "left", "right:8080")
     assert trace["outcome"] == "answered"

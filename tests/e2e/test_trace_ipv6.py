@@ -83,7 +83,7 @@ def test_nodes_and_the_loopback_have_ipv6_too(vxlan: Lab) -> None:
     assert {(hop["node"], hop["interface"]) for hop in inside["hops"]} == {("nginx", "lo")}
 
 
-def test_what_drops_it_is_named(vxlan: Lab) -> None:
+def test_the_dropping_rule_is_named(vxlan: Lab) -> None:
     vxlan.run("node1", "nft", FILTER)
     try:
         trace = vxlan.testbed("trace", "-6", "shell", "echo:8080", "--timeout", "0.4", "-o", "json").json
@@ -94,7 +94,7 @@ def test_what_drops_it_is_named(vxlan: Lab) -> None:
     assert vxlan.json("trace", "-6", "shell", "echo:8080")["outcome"] == "answered"
 
 
-def test_an_address_that_nobody_has_is_told_by_who_asked_for_it(vxlan: Lab) -> None:
+def test_an_address_without_owner_is_reported_by_the_asking_node(vxlan: Lab) -> None:
     nobody = vxlan.testbed("trace", "shell", "fd00:a:0:90::77", "--timeout", "0.4", "-o", "json").json
     assert nobody["lost_at"]["where"] == "node2 flannel-v6.1"
     assert nobody["reasons"][0] == "no reply to neighbour solicitations for fd00:a:0:90::77 on docker0 of node2"
@@ -121,7 +121,7 @@ def test_what_has_no_such_address_is_refused_in_one_line(
 @pytest.mark.slow
 @pytest.mark.usefixtures("_as_root")
 @pytest.mark.parametrize("backend", ["host-gw", "wireguard"])
-def test_other_backends_show_their_own_way(backend: str) -> None:
+def test_other_backends_show_their_own_path(backend: str) -> None:
     skip_without(backend)
     with lab_of("dual_stack", "--backend", backend) as lab:
         for destination in ("echo", "echo:8080"):

@@ -9,7 +9,7 @@ pytestmark = pytest.mark.slow
 NAME = "nginx-tomcat"
 
 
-def test_the_tutorial_shows_what_it_says() -> None:
+def test_the_tutorial_shows_what_it_announces() -> None:
     lab = Lab(fresh_name("tutorial"))
     steps = list(sessions((DOCS / "tutorial.md").read_text(encoding="utf-8")))
     assert len(steps) >= 10

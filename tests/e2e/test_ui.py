@@ -112,7 +112,7 @@ def test_the_page_asks_no_other_host(page: Page) -> None:
         assert elsewhere == [], name
 
 
-def test_a_trace_has_its_hops_and_its_way_on_the_picture(page: Page) -> None:
+def test_a_trace_has_its_hops_and_its_path_on_the_picture(page: Page) -> None:
     status, answer = page.post("trace", {"source": "nginx", "destination": "tomcat:8080"})
     assert (status, answer["trace"]["outcome"]) == (200, "answered")
     assert answer["way"].count('class="step"') == len(answer["trace"]["hops"])
@@ -187,7 +187,7 @@ def test_the_page_shows_the_lab(window: Browser) -> None:
 
 
 @pytest.mark.slow
-def test_two_clicks_send_a_packet_and_show_its_way(window: Browser) -> None:
+def test_two_clicks_send_a_packet_and_show_its_path(window: Browser) -> None:
     window.click("#picture g.pod[data-pod=nginx]")
     window.click("#picture g.pod[data-pod=tomcat]")
     window.wait_text("#outcome", lambda texts: texts == ["nginx → tomcat:8080: answered"], 15, "an answer")
@@ -243,7 +243,7 @@ def test_keys_enlarge_the_type_and_darken_the_page(window: Browser) -> None:
 
 
 @pytest.mark.slow
-def test_what_is_clicked_shows_its_facts_and_the_faults_that_last(window: Browser, broken_lab: Lab) -> None:
+def test_a_clicked_object_shows_its_facts_and_active_faults(window: Browser, broken_lab: Lab) -> None:
     for css, heading, fact in (
         ("[data-agent=node1] text", "agent node1", "1 of 1"),
         ("[data-device='node1/flannel0'] text", "device node1/flannel0", "up, MTU 1472"),
@@ -279,7 +279,9 @@ def test_the_keyboard_alone_sends_a_packet(window: Browser) -> None:
 
 
 @pytest.mark.slow
-def test_what_is_broken_in_one_window_can_be_healed_in_another(window: Browser, address: str, broken_lab: Lab) -> None:
+def test_a_fault_injected_in_one_window_can_be_healed_in_another(
+    window: Browser, address: str, broken_lab: Lab
+) -> None:
     with tempfile.TemporaryDirectory() as profile, browser(Path(profile)) as other:
         other.open(address)
         other.wait_text("#state", lambda texts: texts == ["ready"], 10, "the lab is ready")
@@ -331,7 +333,7 @@ def test_an_agent_that_is_killed_by_its_button_goes_and_comes_back(window: Brows
         ("button.kill[data-node=node2]", ("agent", "kill", "node1")),
     ],
 )
-def test_what_is_drawn_anew_keeps_the_keyboard(
+def test_redrawing_keeps_the_keyboard_focus(
     control: str, fault: tuple[str, ...], window: Browser, broken_lab: Lab
 ) -> None:
     window.click("#tab-nodes")
@@ -365,7 +367,7 @@ def test_a_fault_is_listed_and_the_button_heals_it(window: Browser, broken_lab: 
 
 
 @pytest.mark.slow
-def test_a_lab_that_ends_is_said_so(window: Browser, broken_lab: Lab) -> None:
+def test_the_end_of_a_lab_is_reported(window: Browser, broken_lab: Lab) -> None:
     broken_lab.down()
     window.wait_text("#problem", lambda texts: bool(texts[0]), 15, "what is wrong")
     assert broken_lab.name in window.texts("#problem")[0] or "ended" in window.texts("#problem")[0]

@@ -118,7 +118,7 @@ def test_texts_keep_apart_and_in_their_boxes_as_the_browser_draws_them(window: B
     assert window.run(RUNS_OVER) == []
 
 
-def test_what_is_followed_can_be_read(window: Browser) -> None:
+def test_a_followed_file_can_be_read(window: Browser) -> None:
     window.resize(1280, 800)
     trace_between_first_and_last(window)
     assert float(window.run("return 11 / pixel()")) >= 6, "a name is at least six pixels high"

@@ -33,7 +33,7 @@ def lab(_as_root: None, tmp_path: Path) -> Iterator[Lab]:
         lab.down()
 
 
-def test_a_changed_file_changes_what_it_says_and_no_more(lab: Lab, tmp_path: Path) -> None:
+def test_a_changed_file_changes_only_what_it_describes(lab: Lab, tmp_path: Path) -> None:
     address = lab.pod("echo")["address"]
     before = {name: lab.json("describe", "pod", name)["Pause process"] for name in ("stays", "echo")}
     with lab.running("exec", "stays", "--", "python3", "-c", HOLD, address) as held:
@@ -58,7 +58,7 @@ def test_a_changed_file_changes_what_it_says_and_no_more(lab: Lab, tmp_path: Pat
     assert {name: lab.json("describe", "pod", name)["Pause process"] for name in before} == before
 
 
-def test_what_cannot_change_is_reported_and_nothing_is_changed(lab: Lab, tmp_path: Path) -> None:
+def test_an_unchangeable_field_is_reported_and_nothing_is_changed(lab: Lab, tmp_path: Path) -> None:
     file = tmp_path / "other.yaml"
     file.write_text(GROWN.replace("10.0.0.0/16", "10.1.0.0/16").replace("192.168.8.0", "192.168.9.0"))
     answer = lab.up(str(file))

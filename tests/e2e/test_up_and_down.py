@@ -24,7 +24,7 @@ def test_up_of_a_running_lab_with_the_same_file_shows_its_status(two_nodes: Lab)
     assert two_nodes.json("status") == before
 
 
-def test_up_of_a_running_lab_with_another_file_says_what_to_do_and_changes_nothing(two_nodes: Lab) -> None:
+def test_up_of_a_running_lab_with_another_file_suggests_a_remedy_and_changes_nothing(two_nodes: Lab) -> None:
     before = two_nodes.json("status")
     answer = two_nodes.up("nginx_tomcat")
     assert answer.code == 2
@@ -124,7 +124,7 @@ def test_down_with_nothing_running_is_no_error(words: Sequence[str]) -> None:
 
 
 @pytest.mark.parametrize("verb", ["status", "get pods", "ping", "exec client -- true", "logs tomcat", "cli", "events"])
-def test_verb_without_a_lab_says_how_to_start_one(verb: str) -> None:
+def test_verb_without_a_lab_suggests_how_to_start_one(verb: str) -> None:
     answer = without_labs(*verb.split())
     assert (answer.code, answer.err) == (1, "error: no lab is running (start one: sudo testbed up)\n")
 

@@ -109,7 +109,7 @@ def test_a_dry_run_finds_what_apply_would_refuse(lab: Lab) -> None:
     assert (taken.code, "metadata.name" in taken.err) == (2, True), str(taken)
 
 
-def test_several_kinds_are_blocks_whose_names_say_the_kind(lab: Lab, directory: Path) -> None:
+def test_several_kinds_are_blocks_with_the_kind_in_the_names(lab: Lab, directory: Path) -> None:
     lab.must("apply", "-R", "-f", str(directory), "--wait")
     pods, services, deployments = lab.must("get", "po,svc,deploy").split("\n\n")
     assert "\npod/solo " in pods

@@ -62,7 +62,7 @@ def test_each_sentence_has_its_proof(command: str, proof: str, nginx_tomcat: Lab
 
 
 @pytest.mark.parametrize(("command", "lines"), SESSIONS, ids=[command.split(" ", 2)[2] for command, _ in SESSIONS])
-def test_each_command_says_what_the_page_shows(command: str, lines: tuple[str, ...], nginx_tomcat: Lab) -> None:
+def test_each_command_prints_what_the_page_shows(command: str, lines: tuple[str, ...], nginx_tomcat: Lab) -> None:
     said = output(nginx_tomcat, command)
     assert missing(lines, said) == [], said
 

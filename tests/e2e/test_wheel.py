@@ -92,7 +92,7 @@ def test_doctor_finds_its_packages_and_compiled_parts(from_wheel: Environment, p
 
 
 @pytest.mark.parametrize("words", [["up"], ["--version"], ["ping"]])
-def test_the_testbed_without_its_extra_says_so_in_one_line(packages: Path, words: list[str]) -> None:
+def test_the_testbed_without_its_extra_fails_with_one_line(packages: Path, words: list[str]) -> None:
     alone = f"import sys; sys.path.insert(0, {str(packages)!r}); import testbed.__main__"
     command = [sys.executable, "-S", "-P", "-c", alone, *words]
     done = subprocess.run(command, capture_output=True, text=True, cwd="/", timeout=20, check=False)

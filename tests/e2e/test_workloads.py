@@ -237,7 +237,7 @@ def test_apply_wait_tells_what_is_missing(lab: Lab) -> None:
     lab.must("delete", "deployment", "never", "--grace-period", "0")
 
 
-def test_what_is_not_there_cannot_be_deleted_or_scaled(lab: Lab) -> None:
+def test_a_missing_object_cannot_be_deleted_or_scaled(lab: Lab) -> None:
     missing = lab.testbed("delete", "pod", "nobody", "client-not")
     assert (missing.code, missing.err) == (1, "error: no pod named nobody\nerror: no pod named client-not\n")
     assert lab.testbed("delete", "pod", "nobody", "--ignore-not-found").code == 0

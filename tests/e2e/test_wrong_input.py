@@ -103,14 +103,14 @@ def test_wrong_usage_is_one_line_and_exit_code_2(words: str, part: str) -> None:
         ("restart agent shell1", "shell1"),
     ],
 )
-def test_what_is_not_in_the_lab_is_named_in_one_line(words: str, part: str, two_nodes: Lab) -> None:
+def test_an_unknown_object_is_named_in_one_line(words: str, part: str, two_nodes: Lab) -> None:
     answer = two_nodes.testbed(*words.split())
     (line,) = complaints(answer)
     assert part in line
     assert answer.code == FAILED
 
 
-def test_terminal_that_is_not_there_is_reported_before_anything_is_run(two_nodes: Lab) -> None:
+def test_missing_terminal_is_reported_before_anything_is_run(two_nodes: Lab) -> None:
     answer = two_nodes.testbed("exec", "-it", "shell1", "--", "touch", "/tmp/was-run")
     assert answer.code == USAGE
     assert len(complaints(answer)) == 1

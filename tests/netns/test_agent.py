@@ -65,7 +65,7 @@ def test_two_forwarding_kernels_are_all_that_the_ttl_shows(two_nodes: TwoNodes) 
     assert "ttl=62 " in ping(two_nodes.pod2, "10.0.46.2").stdout
 
 
-def test_the_largest_packet_passes_and_one_byte_more_is_told_the_mtu(two_nodes: TwoNodes) -> None:
+def test_the_largest_packet_passes_and_one_byte_more_is_answered_with_the_mtu(two_nodes: TwoNodes) -> None:
     assert ping(two_nodes.pod1, "10.0.90.2", "-Mdo", "-s1444").returncode == 0
     assert ping(two_nodes.pod1, "10.0.90.2", "-Mdo", "-s1445").returncode == 1
     told = run("ip", "netns", "exec", two_nodes.pod1, *send_unfragmented("10.0.90.2", 1445)).stdout
@@ -139,7 +139,7 @@ def test_an_agent_killed_hard_comes_back_with_its_subnet_within_three_seconds(tw
         ("nft flush ruleset", "the rules"),
     ],
 )
-def test_what_is_deleted_is_made_again(two_nodes: TwoNodes, command: str, what: str) -> None:
+def test_deleted_state_is_recreated(two_nodes: TwoNodes, command: str, what: str) -> None:
     def kernel() -> tuple[str, str, bool]:
         addresses = run("ip", "-n", two_nodes.node1.netns, "-br", "-4", "address").stdout
         routes = run("ip", "-n", two_nodes.node1.netns, "route").stdout
@@ -342,7 +342,7 @@ def test_a_known_mistake_is_one_line_and_its_exit_code(
 
 
 @pytest.mark.row("B8")
-def test_without_rights_the_agent_says_so(tmp_path: Path) -> None:
+def test_without_rights_the_agent_reports_it(tmp_path: Path) -> None:
     unprivileged = ("setpriv", "--bounding-set=-net_admin", "--inh-caps=-net_admin")
     command = agent_command("x", tmp_path)
     done = run(*unprivileged, *command[command.index("x") + 1 :], check=False)

@@ -39,7 +39,7 @@ CASES = (
     (
         "F38",
         "mute",
-        "test_one_address_twice.py::test_the_second_says_whose_address_it_has_and_the_first_keeps_everything",
+        "test_one_address_twice.py::test_the_second_reports_the_owner_of_its_address_and_the_first_keeps_everything",
         "the second is refused",
     ),
     (

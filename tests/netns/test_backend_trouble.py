@@ -21,7 +21,7 @@ LEASE = Lease(Subnet(IPv4Network("10.0.46.0/24")), LeaseAttrs(HOME), 1, 1)
 
 @pytest.mark.row("F10")
 @pytest.mark.parametrize("datapath", ["native", "python"])
-def test_a_pump_whose_device_goes_asks_to_be_looked_at(datapath: str) -> None:
+def test_a_pump_whose_device_disappears_asks_for_a_check(datapath: str) -> None:
     asked = threading.Event()
     with Kernel(SilentJournal()) as kernel:
         kernel.set_up("lo", "the underlay of this test")

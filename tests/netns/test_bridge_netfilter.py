@@ -54,7 +54,7 @@ def test_the_settings_of_that_namespace_alone_are_switched_off(named: Path) -> N
     assert values() == here
 
 
-def test_a_namespace_that_has_ended_meanwhile_is_none_to_switch_off(tmp_path: Path) -> None:
+def test_a_namespace_that_has_ended_meanwhile_is_not_switched_off(tmp_path: Path) -> None:
     switch_off_in(tmp_path / "gone", SETTINGS)
     (tmp_path / "no namespace").touch()
     switch_off_in(tmp_path / "no namespace", SETTINGS)

@@ -166,7 +166,7 @@ def test_join_refuses_a_bridge_of_plugins_that_were_first_before_any_change(
     assert [office.machine.run(*words.split()).stdout for words in looks] == before
 
 
-def test_what_the_page_shows_is_so(hosts: tuple[PodmanHost, PodmanHost]) -> None:
+def test_the_page_shows_the_actual_output(hosts: tuple[PodmanHost, PodmanHost]) -> None:
     office, cellar = hosts
     join, copy, written, here, there = blocks(ROOT / "docs" / "cni.md")
     previous = "FLANNEL_NETWORK=10.0.0.0/16\\nFLANNEL_SUBNET=10.0.46.1/24\\n"

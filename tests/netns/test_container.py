@@ -185,7 +185,7 @@ def test_a_host_path_shows_the_nodes_files_and_is_read_only(node: PodNode) -> No
     assert "Read-only file system" in execute(pod, "main", "touch /mnt/etc/x").stderr
 
 
-def test_a_host_path_that_is_not_there_is_reported_in_words(node: PodNode) -> None:
+def test_a_missing_host_path_is_reported(node: PodNode) -> None:
     mount = {"volumeMounts": [{"name": "gone", "mountPath": "/gone"}]}
     volumes = [{"name": "gone", "hostPath": {"path": "/no/such/thing"}}]
     pod = node.pod("web", shell("main", SLEEP, **mount), volumes=volumes)

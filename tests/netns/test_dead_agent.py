@@ -161,7 +161,7 @@ REFUSED = {UNREACHABLE}
 @pytest.mark.parametrize(
     ("how", "wanted"), [(signal.SIGTERM, REFUSED), (signal.SIGINT, REFUSED), (signal.SIGKILL, DROPPED)]
 )
-def test_only_who_stops_the_agent_on_purpose_has_packets_refused(
+def test_packets_are_refused_only_when_the_agent_is_stopped_on_purpose(
     how: signal.Signals, wanted: set[str], agent: Agent
 ) -> None:
     agent.end(how)
@@ -191,7 +191,7 @@ def test_an_agent_stopped_while_it_waits_for_etcd_undoes_what_the_killed_one_lef
 
 
 @pytest.mark.slow
-def test_an_agent_that_ends_to_be_started_again_has_packets_dropped_meanwhile(underlay: Underlay, agent: Agent) -> None:
+def test_packets_are_dropped_while_a_restarting_agent_is_away(underlay: Underlay, agent: Agent) -> None:
     underlay.ip(agent.netns, "link set eth0 mtu 1400")
     assert agent.process.wait(10) == 1
     assert left(agent) == DROPPED

@@ -181,7 +181,7 @@ def test_another_subnet_reaches_containers_once_dockerd_has_the_new_options(orde
             wait_until(partial(near.reads_from, address), 15, f"containers reach {address}")
 
 
-def test_what_the_page_shows_is_so(tmp_path: Path) -> None:
+def test_the_page_shows_the_actual_output(tmp_path: Path) -> None:
     join, look, here, there = blocks(ROOT / "docs" / "docker.md")
     with ExitStack() as undo:
         office, cellar = two_hosts(Underlay(tmp_path, f"dp{os.getpid()}-", undo))

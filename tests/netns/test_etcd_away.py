@@ -117,7 +117,7 @@ def test_a_leader_that_is_killed_costs_no_packet_and_no_lease(three: Three) -> N
 
 @pytest.mark.timeout(240)
 @pytest.mark.row("F13")
-def test_a_lost_majority_costs_no_packet_and_who_joins_then_says_what_it_waits_for(
+def test_a_lost_majority_costs_no_packet_and_a_joining_node_reports_what_it_waits_for(
     three: Three, record_property: Callable[[str, object], None]
 ) -> None:
     leases = three.etcd.leases()

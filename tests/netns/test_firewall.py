@@ -72,7 +72,7 @@ def test_table_is_made_once_and_journalled_with_its_script(node: Node) -> None:
         f"insert rule ip {TABLE} postrouting accept",
     ],
 )
-def test_table_comes_back_whole_after(harm: str, node: Node) -> None:
+def test_table_is_restored_completely_after(harm: str, node: Node) -> None:
     node.converge()
     before = node.nft("list", "ruleset")
     node.nft(*harm.split())

@@ -87,7 +87,7 @@ def test_cleanup_removes_rules_that_a_flanneld_left_and_says_so(two: TwoNodes, k
 
 
 @pytest.mark.row("C34")
-def test_rules_of_a_flanneld_that_runs_stay(two: TwoNodes) -> None:
+def test_rules_of_a_running_flanneld_are_kept(two: TwoNodes) -> None:
     node = two.node1
     node.end()
     flanneld_rules.load("iptables", node.netns, HAD_BEFORE)

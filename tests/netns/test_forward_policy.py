@@ -66,7 +66,7 @@ def test_a_chain_that_is_emptied_has_our_rules_again_at_once(nodes: TwoNodes) ->
     assert not lost(nodes)
 
 
-def test_a_chain_that_we_cannot_join_is_named_and_readiness_stays(nodes: TwoNodes) -> None:
+def test_a_chain_that_we_cannot_join_is_named_and_readiness_is_unchanged(nodes: TwoNodes) -> None:
     run("ip", "netns", "exec", nodes.node1.netns, "nft", FIREWALL)
     warnings = wait_until(lambda: nodes.node1.state()["warnings"], 8, "the chain is named", lambda: nodes.node1.log)
     assert len(warnings) == 1

@@ -171,7 +171,7 @@ def test_the_rules_are_in_iptables_words_and_journalled(node: Node) -> None:
     assert script.count("add rule ip filter FORWARD") == 2
 
 
-def test_what_others_edit_brings_them_back_once(node: Node) -> None:
+def test_foreign_edits_are_reverted_once(node: Node) -> None:
     node.load(POLICY)
     node.converge()
     for harm in ("iptables -F FORWARD", "iptables -D FORWARD 1", "iptables -D FORWARD 2", "nft flush ruleset"):
@@ -199,7 +199,7 @@ def test_saved_and_restored_rules_are_ours_still(node: Node) -> None:
     assert node.forward() == others
 
 
-def test_a_drop_that_was_put_before_them_is_named_and_stays(node: Node) -> None:
+def test_a_drop_inserted_before_them_is_named_and_kept(node: Node) -> None:
     node.load(POLICY)
     node.converge()
     node.run("iptables -I FORWARD -j DROP")

@@ -136,7 +136,7 @@ def test_lease_and_peers_outlive_a_restart_of(who: str, etcd: EtcdServer, proxy:
     assert node.fenced == []
 
 
-def test_a_watch_from_before_a_compaction_says_so(etcd: EtcdServer, registry: EtcdRegistry) -> None:
+def test_a_watch_from_before_a_compaction_reports_it(etcd: EtcdServer, registry: EtcdRegistry) -> None:
     first = registry.create(SUBNET, NODE1, ttl_s=60)
     registry.create(OTHER_SUBNET, NODE2, ttl_s=60)
     etcd.etcdctl("compact", str(etcd.revision()))
@@ -146,7 +146,7 @@ def test_a_watch_from_before_a_compaction_says_so(etcd: EtcdServer, registry: Et
     watch.cancel()
 
 
-def test_who_watches_beside_another_misses_nothing(etcd: EtcdServer, registry: EtcdRegistry, undo: ExitStack) -> None:
+def test_a_second_watcher_misses_nothing(etcd: EtcdServer, registry: EtcdRegistry, undo: ExitStack) -> None:
     """The proxy joins watches of the same keys to one of its own."""
     other = registry_of(etcd.endpoint, undo)
     before = registry.list_leases().revision

@@ -106,7 +106,7 @@ def snapshot(root: Path) -> dict[Path, tuple[int, int]]:
     return {path: (path.lstat().st_mtime_ns, path.lstat().st_ino) for path in root.rglob("*")}
 
 
-def test_with_everything_there_it_says_nothing_and_changes_nothing(sh: Shell, installed: MakeClone) -> None:
+def test_with_everything_present_it_is_silent_and_changes_nothing(sh: Shell, installed: MakeClone) -> None:
     root = installed("clone")
     assert sh(f"{root}/scripts/install").stdout == "install: everything is there\n"
     before = snapshot(root.parent)
@@ -146,14 +146,14 @@ def test_the_command_is_of_the_clone_installed_last_and_up_in_another_does_not_t
     assert sh(f"{path}{first}/scripts/up; testbed").stdout == "this is first\nthis is second\n"
 
 
-def test_a_command_of_that_name_which_is_not_ours_stays(sh: Shell, installed: MakeClone) -> None:
+def test_a_foreign_command_of_that_name_is_kept(sh: Shell, installed: MakeClone) -> None:
     root = installed("clone")
     result = sh(f"echo theirs >/usr/local/bin/testbed; {root}/scripts/install; cat /usr/local/bin/testbed")
     assert "/usr/local/bin/testbed is not ours and stays as it is" in result.stdout
     assert result.stdout.endswith("theirs\n")
 
 
-def test_the_command_of_a_clone_that_is_gone_says_so(sh: Shell, installed: MakeClone) -> None:
+def test_the_command_of_a_removed_clone_reports_it(sh: Shell, installed: MakeClone) -> None:
     root = installed("clone")
     result = sh(f"{root}/scripts/install; mv {root} {root}-moved; /usr/local/bin/testbed ping")
     assert result.returncode == 3
@@ -213,7 +213,7 @@ def test_a_changed_list_of_python_packages_is_noticed(sh: Shell, installed: Make
     assert (result.returncode, result.stdout) == (3, "")
 
 
-def test_a_machine_without_tun_says_how_to_get_it(sh: Shell, installed: MakeClone, tmp_path: Path) -> None:
+def test_a_machine_without_tun_is_reported_with_a_remedy(sh: Shell, installed: MakeClone, tmp_path: Path) -> None:
     root = installed("clone")
     (tmp_path / "no-device").touch()
     result = sh(f"mount --bind {tmp_path}/no-device /dev/net/tun; {root}/scripts/install")
@@ -229,7 +229,7 @@ def test_an_image_is_made_without_tun(sh: Shell, installed: MakeClone, tmp_path:
     assert (result.returncode, result.stdout) == (0, "install: everything is there\n")
 
 
-def test_it_wants_root(sh: Shell, installed: MakeClone) -> None:
+def test_it_needs_root(sh: Shell, installed: MakeClone) -> None:
     root = installed("clone")
     result = sh(f"{NOBODY} {root}/scripts/install")
     assert (result.returncode, result.stderr) == (

@@ -72,7 +72,7 @@ def test_any_machine_sees_all_and_one_that_has_not_joined_too(two: tuple[Machine
 
 
 @pytest.mark.slow
-def test_who_leaves_is_gone_and_leaves_nothing(underlay: Underlay) -> None:
+def test_a_client_that_leaves_is_forgotten(underlay: Underlay) -> None:
     guest, other = Machine(underlay, "guest", "192.168.8.23"), Machine(underlay, "witness", "192.168.8.24")
     before = guest.run("ip", "-d", "address").stdout, guest.run("ip", "route").stdout
     other.join()
@@ -213,7 +213,7 @@ def test_a_machine_with_dockerd_and_a_firewall_keeps_both(underlay: Underlay) ->
 
 
 @pytest.mark.slow
-def test_what_the_guide_shows_is_so(tmp_path: Path) -> None:
+def test_the_guide_shows_the_actual_output(tmp_path: Path) -> None:
     with ExitStack() as undo:
         underlay = Underlay(tmp_path, f"og{os.getpid()}-", undo)
         underlay.start_etcd()

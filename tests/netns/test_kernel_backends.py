@@ -66,7 +66,7 @@ def peer(public_ip: str, mac: str) -> str:
     ],
 )
 @pytest.mark.row("C21")
-def test_what_is_changed_is_as_before_within_five_seconds(vxlan: TwoNodes, command: str) -> None:
+def test_a_foreign_change_is_reverted_within_five_seconds(vxlan: TwoNodes, command: str) -> None:
     node = vxlan.node1
 
     def state() -> tuple[dict[str, set[str]], str]:
@@ -144,7 +144,7 @@ def test_what_an_earlier_run_left_of_peers_that_have_gone_is_removed_at_start(
 
 
 @pytest.mark.row("C19")
-def test_a_peers_changed_mac_and_address_replace_the_old_entries_and_none_is_left(vxlan: TwoNodes) -> None:
+def test_a_peers_changed_mac_and_address_replace_all_the_old_entries(vxlan: TwoNodes) -> None:
     node, etcd = vxlan.node1, vxlan.underlay.etcdctl
     before = entries(node)
     for public_ip, mac in (
@@ -194,7 +194,7 @@ def test_leases_of_another_backend_and_without_usable_data_are_no_peers_and_do_n
     etcd("del", FAKE)
 
 
-def test_a_peer_that_no_network_of_ours_reaches_keeps_no_other_from_being_routed(host_gw: TwoNodes) -> None:
+def test_an_unreachable_peer_does_not_stop_the_others_from_being_routed(host_gw: TwoNodes) -> None:
     node, etcd = host_gw.node1, host_gw.underlay.etcdctl
     etcd("put", FAKE, '{"PublicIP":"203.0.113.9","PublicIPv6":null,"BackendType":"host-gw"}')
     wait_until(lambda: node.get("/readyz")[0] == 503, 8, "the node says so", lambda: node.log)

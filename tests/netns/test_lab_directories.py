@@ -224,7 +224,7 @@ def test_a_record_is_believed_only_where_nobody_else_can_write_one(root: Path) -
         " " * 5000,
     ],
 )
-def test_a_record_that_is_none_is_no_traceback(text: str, root: Path) -> None:
+def test_an_invalid_record_causes_no_traceback(text: str, root: Path) -> None:
     rundir = made(root)
     (rundir / "lab.json").write_bytes(text.encode("latin-1"))
     assert read_record(rundir) is None
@@ -262,7 +262,7 @@ def test_whatever_a_user_put_into_a_dead_labs_directory_goes_and_nothing_else(ro
     assert os.listdir(root) == []
 
 
-def test_a_user_who_goes_on_planting_cannot_keep_root_at_it(root: Path, victim: Path, undo: ExitStack) -> None:
+def test_a_user_who_goes_on_planting_files_cannot_keep_root_busy(root: Path, victim: Path, undo: ExitStack) -> None:
     rundir = made(root, "dead")
     given_to_the_user(rundir)
     plant = """
@@ -309,7 +309,7 @@ print((directory / "mounted" / "file").exists())
 """
 
 
-def test_a_file_system_that_hangs_below_is_not_emptied_and_said(tmp_path: Path) -> None:
+def test_a_file_system_mounted_below_is_not_emptied_but_reported(tmp_path: Path) -> None:
     directory = tmp_path / "dead"
     (directory / "mounted").mkdir(parents=True)
     (directory / "file").touch()
@@ -344,7 +344,7 @@ def test_a_link_or_a_file_in_place_of_a_labs_directory_is_replaced(root: Path, v
     assert made(root).is_dir()
 
 
-def test_a_lab_that_runs_keeps_its_directory_whatever_its_record_says(root: Path, undo: ExitStack) -> None:
+def test_a_running_lab_keeps_its_directory_whatever_its_record_contains(root: Path, undo: ExitStack) -> None:
     rundir = made(root)
     init = init_of(rundir, undo)
     for text in ("", json.dumps({"pid": 1 << 22, "start_ticks": 1, "owner": 0})):
@@ -418,7 +418,7 @@ def test_two_that_start_the_same_lab_do_not_meet(root: Path) -> None:
     assert os.listdir(root) == []
 
 
-def test_what_is_cleared_away_is_not_what_another_starts(root: Path) -> None:
+def test_cleanup_does_not_remove_a_lab_that_another_process_starts(root: Path) -> None:
     rundir = made(root)
     with starting(root, LAB):
         assert removal.remove_leftovers() == {}
@@ -454,7 +454,7 @@ def test_a_lock_that_is_no_plain_file_is_refused_in_a_line(plant: str, root: Pat
     lock.rmdir() if plant == "directory" else lock.unlink()
 
 
-def test_an_unrelated_directory_among_the_labs_stays(root: Path) -> None:
+def test_an_unrelated_directory_among_the_labs_is_kept(root: Path) -> None:
     root.mkdir()
     (root / "notes").mkdir()
     (root / "notes" / "file").touch()
@@ -462,7 +462,7 @@ def test_an_unrelated_directory_among_the_labs_stays(root: Path) -> None:
     assert (root / "notes" / "file").exists()
 
 
-def test_a_lock_is_held_by_whoever_has_it_alone_however_many_try(root: Path) -> None:
+def test_a_lock_has_one_holder_however_many_try(root: Path) -> None:
     root.mkdir()
     counter = root / "counter"
     counter.write_text("0")

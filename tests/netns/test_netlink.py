@@ -99,7 +99,7 @@ def test_journalled_commands_make_the_same_state_again(
         assert [(link.name, link.kind, link.mtu, link.master, link.up) for link in again.links()] == shape
 
 
-def test_ip_sees_what_was_made(kernel: Kernel, node: Namespace) -> None:
+def test_ip_shows_the_created_state(kernel: Kernel, node: Namespace) -> None:
     kernel.converge(bridge("docker0", mtu=1472, mac="02:42:0a:00:2e:01"))
     kernel.ensure_addresses("docker0", [IPv4Interface("10.0.46.1/24")], "x")
     shown = json.loads(node.run(["ip", "-d", "-json", "address", "show", "docker0"]).stdout)[0]
@@ -208,7 +208,7 @@ def test_route_to_the_same_destination_is_replaced(kernel: Kernel) -> None:
     assert kernel.routes() == frozenset()
 
 
-def test_what_is_gone_already_is_success_and_not_journalled(kernel: Kernel, journal: Path) -> None:
+def test_removing_missing_state_succeeds_and_is_not_journalled(kernel: Kernel, journal: Path) -> None:
     kernel.delete_link("nothing", "x")
     kernel.delete_route(Route(IPv4Network("10.0.0.0/16"), "nothing"), "x")
     assert kernel.link("nothing") is None
@@ -286,7 +286,7 @@ def test_monitor_notices_changes_and_is_silent_otherwise(kernel: Kernel, node: N
                 pass
 
 
-def test_monitor_that_follows_a_bridge_says_nothing_of_the_pods_on_it(kernel: Kernel, node: Namespace) -> None:
+def test_monitor_that_follows_a_bridge_does_not_report_the_pods_on_it(kernel: Kernel, node: Namespace) -> None:
     thread = NamespaceThread(node.pid)
     monitor = thread.run(lambda: Monitor("flannel"))
     thread.close()
@@ -331,7 +331,7 @@ def test_monitor_can_be_woken() -> None:
         monitor.wait(None)
 
 
-def test_monitor_that_missed_messages_still_says_that_something_changed(kernel: Kernel, node: Namespace) -> None:
+def test_monitor_that_missed_messages_still_reports_a_change(kernel: Kernel, node: Namespace) -> None:
     thread = NamespaceThread(node.pid)
     monitor = thread.run(Monitor)
     thread.close()

@@ -40,7 +40,7 @@ def refused(agent: Agent) -> bool:
 
 
 @pytest.mark.row("C15")
-def test_the_second_says_whose_address_it_has_and_the_first_keeps_everything(
+def test_the_second_reports_the_owner_of_its_address_and_the_first_keeps_everything(
     underlay: Underlay, record_property: Callable[[str, object], None]
 ) -> None:
     first = twin(underlay, 1)

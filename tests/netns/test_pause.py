@@ -54,7 +54,7 @@ def waits(process: "subprocess.Popen[str]") -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_pause_ends_with_success_and_says_why(start: Start, number: signal.Signals) -> None:
+def test_pause_ends_with_success_and_a_reason(start: Start, number: signal.Signals) -> None:
     pause = start()
     waits(pause)
     pause.send_signal(number)
@@ -131,7 +131,7 @@ def test_init_ends_with_the_exit_code_of_its_command(start: Start, lifeline: tup
         assert init.wait(timeout=5) == code
 
 
-def test_init_says_when_its_command_is_missing(start: Start, lifeline: tuple[int, int]) -> None:
+def test_init_reports_a_missing_command(start: Start, lifeline: tuple[int, int]) -> None:
     init = start("--init", str(lifeline[0]), "--", "/no/such/program", pass_fds=(lifeline[0],))
     _, errors = init.communicate(timeout=5)
     assert init.returncode == 127
@@ -150,7 +150,7 @@ def test_init_and_everything_in_its_namespace_end_when_the_starter_dies_before_r
     wait_until(lambda: all(ended(pid) for pid in family), "everything ended")
 
 
-def test_init_outlives_its_starter_once_it_was_told_ready(start: Start, lifeline: tuple[int, int]) -> None:
+def test_init_outlives_its_starter_once_declared_ready(start: Start, lifeline: tuple[int, int]) -> None:
     reading, writing = lifeline
     init = start("--init", str(reading), "--", "sleep", "1000", pass_fds=(reading,))
     os.write(writing, b"r")
@@ -168,7 +168,7 @@ def test_init_does_not_hand_its_lifeline_to_the_command(start: Start, lifeline: 
     assert init.wait(timeout=5) == 0
 
 
-def test_init_reaps_what_its_command_leaves_behind(start: Start, lifeline: tuple[int, int]) -> None:
+def test_init_reaps_the_orphans_of_its_command(start: Start, lifeline: tuple[int, int]) -> None:
     script = "i=0; while [ $i -lt 200 ]; do (true &); i=$((i+1)); done; exec sleep 1000"
     init = start("--init", str(lifeline[0]), "--", "sh", "-c", script, pass_fds=(lifeline[0],))
     command = Path(f"/proc/{init.pid}/task/{init.pid}/children")

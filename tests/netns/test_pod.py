@@ -123,7 +123,7 @@ def test_pause_reaps_two_hundred_orphans_of_a_shared_namespace(node: PodNode) ->
     wait_until(lambda: int(output(pod, "main", count)) <= 1, "0 zombies, 0 orphans left", timeout_s=5)
 
 
-def test_a_killed_container_starts_again_and_the_address_stays(node: PodNode) -> None:
+def test_a_killed_container_is_restarted_and_keeps_its_address(node: PodNode) -> None:
     pod = started(node.pod("web", shell("main", SLEEP), shell("other", SLEEP)))
     before, other = pod.containers["main"].pid, pod.containers["other"].pid
     assert before is not None
@@ -148,7 +148,7 @@ def test_orphans_of_a_killed_container_end_with_it_in_a_shared_namespace(node: P
 
 
 @pytest.mark.slow
-def test_a_container_whose_shim_is_killed_leaves_nothing_and_starts_again(node: PodNode) -> None:
+def test_a_container_whose_shim_is_killed_is_cleaned_up_and_restarted(node: PodNode) -> None:
     pod = started(node.pod("web", shell("main", "sleep 4321 & wait"), shareProcessNamespace=True))
     main = pod.containers["main"].pid
     assert main is not None
@@ -271,7 +271,7 @@ def test_a_file_that_cannot_be_executed_is_code_126(node: PodNode) -> None:
     [("Never", "exit 3", "Failed", "Error"), ("OnFailure", "exit 0", "Succeeded", "Completed")],
 )
 @pytest.mark.row("B43")
-def test_the_restart_policy_decides_what_follows_an_end(
+def test_the_restart_policy_decides_about_a_restart(
     node: PodNode, policy: str, script: str, phase: str, state: str
 ) -> None:
     pod = node.pod("job", shell("main", script), restartPolicy=policy)
@@ -333,7 +333,7 @@ def test_exec_with_a_terminal_controls_it(node: PodNode) -> None:
         os.close(theirs)
 
 
-def test_exec_into_what_does_not_run_says_so(node: PodNode) -> None:
+def test_exec_into_a_stopped_container_is_refused(node: PodNode) -> None:
     pod = node.pod("web", shell("main", SLEEP))
     with pytest.raises(ContainerNotRunning, match="container main of pod web is not running"):
         pod.exec_argv("main", ["true"])

@@ -55,7 +55,7 @@ def test_etcd_keeps_what_every_registry_keeps(registry: EtcdRegistry) -> None:
     check_registry(registry)
 
 
-def test_keys_and_values_are_flannels_and_hang_on_a_lease_of_the_right_life(
+def test_keys_and_values_are_flannels_and_have_a_lease_of_the_right_ttl(
     etcd: EtcdServer, registry: EtcdRegistry
 ) -> None:
     registry.create(SUBNET, NODE1, ttl_s=86400)
@@ -74,7 +74,7 @@ def test_a_lost_race_leaves_no_lease_behind(etcd: EtcdServer, registry: EtcdRegi
 
 
 @pytest.mark.row("B40", "B41")
-def test_reservations_and_junk_are_told_apart(etcd: EtcdServer, registry: EtcdRegistry) -> None:
+def test_reservations_and_junk_are_distinguished(etcd: EtcdServer, registry: EtcdRegistry) -> None:
     etcd.etcdctl("put", f"{SUBNETS}/10.0.46.0-24", NODE1.to_json())
     for key in ("10.0.5.0", "10.0.5.300-24", "x10.0.5.0-24", "10.0.5.0-024", "10.0.5.1-24"):
         etcd.etcdctl("put", f"{SUBNETS}/{key}", NODE2.to_json())
@@ -118,7 +118,7 @@ def test_a_value_that_becomes_junk_is_a_removal_and_a_bad_entry(etcd: EtcdServer
     watch.cancel()
 
 
-def test_a_watch_from_before_a_compaction_says_so(etcd: EtcdServer, registry: EtcdRegistry) -> None:
+def test_a_watch_from_before_a_compaction_reports_it(etcd: EtcdServer, registry: EtcdRegistry) -> None:
     first = registry.create(SUBNET, NODE1, ttl_s=60)
     registry.create(OTHER_SUBNET, NODE2, ttl_s=60)
     etcd.etcdctl("compact", str(etcd.revision()))
@@ -281,7 +281,7 @@ def test_a_password_that_is_not_asked_for_does_no_harm(etcd: EtcdServer) -> None
 
 @pytest.mark.row("F40")
 @pytest.mark.row("B7")
-def test_tls_with_client_certificates_works_and_its_failures_are_told_apart(tmp_path: Path) -> None:
+def test_tls_with_client_certificates_works_and_its_failures_are_distinguished(tmp_path: Path) -> None:
     ca, server_pair = authority(tmp_path, "ca"), pair(tmp_path, "ca", "server")
     client = pair(tmp_path, "ca", "client")
     other_ca = authority(tmp_path, "other")

@@ -37,7 +37,7 @@ def test_user_and_group_are_the_container_s_else_the_pod_s(node: PodNode) -> Non
     assert output(pod, "pods", WHO) == "2000 0 0 40 50\n"
 
 
-def test_a_container_that_says_nothing_is_root_with_the_usual_rights(node: PodNode) -> None:
+def test_a_container_without_a_security_context_is_root_with_the_usual_rights(node: PodNode) -> None:
     pod = started(node.pod("usual", shell("c", SLEEP)))
     assert output(pod, "c", WHO) == "0 0 0\n"
     found = rights(output(pod, "c", RIGHTS))

@@ -91,7 +91,7 @@ def test_a_node_that_slept_through_its_lease_never_writes_the_key_of_the_next_ow
 
 
 @pytest.mark.row("C25")
-def test_a_reservation_stays_one_through_restarts(underlay: Underlay) -> None:
+def test_a_reservation_survives_restarts(underlay: Underlay) -> None:
     key = "10.0.77.0-24"
     underlay.etcdctl("put", f"{SUBNETS}/{key}", value(NODE1))
     node1 = underlay.agent("node1", NODE1, SHORT)

@@ -173,7 +173,7 @@ def test_nodes_reach_pods_and_each_others_overlay_address(overlay: tuple[Node, N
     assert "ttl=63" in ping(node2.pod, "10.0.46.0")
 
 
-def test_largest_packet_passes_and_a_larger_one_is_told_the_mtu(overlay: tuple[Node, Node]) -> None:
+def test_largest_packet_passes_and_a_larger_one_is_answered_with_the_mtu(overlay: tuple[Node, Node]) -> None:
     node1, _ = overlay
     assert " 0% packet loss" in ping(node1.pod, "10.0.90.2", "-M", "do", "-s", "1444")
     node1.pod.run(["ip", "link", "set", "eth0", "mtu", "1500"])
@@ -249,7 +249,7 @@ def test_routes_are_those_of_the_real_flanneld(overlay: tuple[Node, Node]) -> No
     assert sorted(own) == sorted([*(route for route in recorded if not route.startswith("default")), *ours])
 
 
-def test_journal_tells_how_to_make_it_by_hand(overlay: tuple[Node, Node]) -> None:
+def test_journal_shows_how_to_make_it_by_hand(overlay: tuple[Node, Node]) -> None:
     assert overlay[0].commands() == [
         "ip tuntap add dev flannel0 mode tun",
         "ip tuntap add dev overlay-drop0 mode tun",
@@ -382,7 +382,7 @@ def test_withdrawn_peer_is_neither_reached_nor_heard(overlay: tuple[Node, Node])
     assert node1.tell("table") == {}
 
 
-def test_table_says_where_packets_go(overlay: tuple[Node, Node]) -> None:
+def test_table_shows_where_packets_go(overlay: tuple[Node, Node]) -> None:
     assert overlay[0].tell("table") == {"10.0.90.0/24": "192.168.8.228:8285"}
 
 
@@ -403,7 +403,7 @@ def test_counters_survive_a_new_device(overlay: tuple[Node, Node]) -> None:
 
 
 @pytest.mark.row("F44")
-def test_second_agent_says_who_has_the_port(overlay: tuple[Node, Node]) -> None:
+def test_second_agent_reports_the_owner_of_the_port(overlay: tuple[Node, Node]) -> None:
     node1, _ = overlay
     first = node1.process
     assert first is not None

@@ -199,7 +199,7 @@ def test_tcp_and_the_other_family_are_left_alone(machines: Machines, inside: Ins
 OTHER_PORTS = range(60, 68)
 
 
-def test_a_flow_that_began_again_meanwhile_is_not_forgotten(machines: Machines, inside: Inside) -> None:
+def test_a_flow_that_restarted_meanwhile_is_not_forgotten(machines: Machines, inside: Inside) -> None:
     machines.node.run(["nft", TRACKING])
     send(machines.client, V4.here, 53)
 
@@ -242,7 +242,7 @@ def judge(by: Addresses, kernel: Kernel, bound: list[BoundPort], host: list[Host
 
 
 @both_families
-def test_what_the_rules_of_services_do_is_what_is_called_right(
+def test_the_rules_of_services_do_what_is_declared_right(
     by: Addresses, machines: Machines, inside: Inside, kernel: Kernel
 ) -> None:
     bound, host = services(by)
@@ -308,7 +308,7 @@ def test_a_flow_that_met_the_old_rules_and_is_remembered_late_is_forgotten_a_mom
 
 
 @both_families
-def test_what_the_agents_rules_do_is_what_is_called_right(
+def test_the_agents_rules_do_what_is_declared_right(
     by: Addresses, machines: Machines, inside: Inside, kernel: Kernel
 ) -> None:
     machines.node.run(["nft", TRACKING])

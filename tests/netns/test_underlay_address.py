@@ -196,7 +196,7 @@ def test_the_choice_stays_whatever_comes_beside_it(node: Namespace, change: str)
     assert chosen(node, ipv6=True, current=before) == before
 
 
-def test_only_what_is_gone_is_chosen_again(node: Namespace) -> None:
+def test_only_a_lost_choice_is_made_again(node: Namespace) -> None:
     add(node, "fd00:8::227/64 nodad", "fd00:8::8/64 nodad", f"{OTHER_NETWORK}/24")
     before = chosen(node, "--public-ipv6=fd00:8::227", "--iface=eth0", ipv6=True)
     node.run(["ip", "address", "delete", "fd00:8::227/64", "dev", "eth0"])

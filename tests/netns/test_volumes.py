@@ -45,7 +45,7 @@ def fill(pod: Pod, path: str, mib: int) -> tuple[int, str]:
     return int(output(pod, "main", f"stat -c %s {path}")), said.stderr
 
 
-def test_shared_memory_takes_64_mib_and_then_says_so(node: PodNode) -> None:
+def test_shared_memory_takes_64_mib_and_then_fails(node: PodNode) -> None:
     pod = started(node.pod("web", shell("main", SLEEP)))
     size, complaint = fill(pod, "/dev/shm/x", 80)
     assert size == 64 * MIB

@@ -84,7 +84,7 @@ def test_no_secret_is_readable_or_in_the_journal(wireguard: TwoNodes, tmp_path: 
         "ip link set flannel-wg mtu 1300",
     ],
 )
-def test_what_is_changed_is_as_before_within_five_seconds(wireguard: TwoNodes, command: str) -> None:
+def test_a_foreign_change_is_reverted_within_five_seconds(wireguard: TwoNodes, command: str) -> None:
     node = wireguard.node1
 
     def state() -> list[str]:

@@ -89,7 +89,7 @@ def test_without_an_answer_the_lease_is_our_own_from_before() -> None:
 
 
 @pytest.mark.parametrize("why", ["the previous subnet", "a reservation", "no name"])
-def test_who_needs_not_ask_does_not_wait(why: str) -> None:
+def test_a_process_that_need_not_ask_does_not_wait(why: str) -> None:
     registry = FakeRegistry()
     registry.put_lease("10.0.46.0/24", "192.168.8.227", ttl_s=None if why == "a reservation" else TTL_S)
     living(registry)
@@ -98,7 +98,7 @@ def test_who_needs_not_ask_does_not_wait(why: str) -> None:
     assert "put_claim" not in registry.calls
 
 
-def test_who_may_not_ask_goes_on_as_if_nobody_answered(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_process_that_may_not_ask_continues_as_if_without_an_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     registry = FakeRegistry()
     registry.put_lease("10.0.46.0/24", "192.168.8.227", ttl_s=TTL_S)
 
@@ -138,5 +138,5 @@ def test_a_claim_is_read_back_and_is_no_lease_to_anybody(node: str) -> None:
         ("claim-by-x-of-1.2.3.4", "[" * 100_000),
     ],
 )
-def test_what_is_no_claim_is_none(key: str, value: str) -> None:
+def test_an_invalid_claim_is_ignored(key: str, value: str) -> None:
     assert parse_claim(key, value) is None

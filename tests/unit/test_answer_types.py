@@ -29,7 +29,7 @@ KUBERNETES = {"get", "events", "describe"}
         ({"ready": None}, ["answer.ready: None is no bool"]),
     ],
 )
-def test_what_differs_from_the_type_is_named(changed: dict[str, Any], said: list[str]) -> None:
+def test_a_difference_from_the_type_is_named(changed: dict[str, Any], said: list[str]) -> None:
     assert list(mismatches({**POD, **changed}, PodLine)) == said
 
 

@@ -93,7 +93,7 @@ def test_a_selector_that_cannot_be_read_is_a_bad_request(labels: str, fields: st
         (200000, "2d"),
     ],
 )
-def test_an_age_reads_as_kubectl_says_it(seconds: int, want: str) -> None:
+def test_an_age_reads_as_in_kubectl(seconds: int, want: str) -> None:
     now = datetime(2026, 1, 2, tzinfo=UTC)
     assert age((now - timedelta(seconds=seconds)).isoformat(), now) == want
 
@@ -163,6 +163,6 @@ def test_frames_are_read_however_they_are_cut() -> None:
         struct.pack("!HHI", 0x8003, 6, 0),
     ],
 )
-def test_what_is_no_frame_ends_the_session(sent: bytes) -> None:
+def test_an_invalid_frame_ends_the_session(sent: bytes) -> None:
     with pytest.raises(spdy.ProtocolError):
         list(spdy.Session().feed(sent))

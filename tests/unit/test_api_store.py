@@ -64,7 +64,7 @@ def test_an_object_of_the_same_name_that_came_later_is_another_one() -> None:
     assert asyncio.run(scenario()) == ["DELETED", "ADDED"]
 
 
-def test_what_does_not_change_keeps_its_version_and_a_list_says_the_newest() -> None:
+def test_an_unchanged_object_keeps_its_version_and_a_list_has_the_newest() -> None:
     async def scenario() -> None:
         lab = _Lab()
         pods = Collection(PODS, lab.ask, Versions())
@@ -77,7 +77,7 @@ def test_what_does_not_change_keeps_its_version_and_a_list_says_the_newest() -> 
     asyncio.run(scenario())
 
 
-def test_the_generation_grows_with_what_is_wanted_and_not_with_what_is() -> None:
+def test_the_generation_counts_changes_of_the_desired_state_only() -> None:
     async def scenario() -> list[tuple[int, int]]:
         lab = _Lab()
         deployments = Collection(DEPLOYMENTS, lab.ask, Versions())

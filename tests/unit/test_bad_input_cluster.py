@@ -56,7 +56,7 @@ def test_the_limits_of_the_mtu_are_taken(mtu: str) -> None:
         ("delay: 10ms", "delay", "us, ms or s", ["-1ms", "10", "ms", "inf", "nan", "1h", ".inf", ".nan", "1e400s"]),
     ],
 )
-def test_what_no_link_has_is_refused_with_its_field_and_unit(
+def test_a_value_that_no_link_has_is_refused_with_its_field_and_unit(
     good: str, name: str, unit: str, values: list[str]
 ) -> None:
     for value in values:

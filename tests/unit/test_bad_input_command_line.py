@@ -56,7 +56,7 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp
         (["restart", "agnet"], "no such verb: agnet"),
     ],
 )
-def test_wrong_words_are_one_line_and_exit_code_2(run: Run, words: list[str], part: str) -> None:
+def test_wrong_arguments_are_one_line_and_exit_code_2(run: Run, words: list[str], part: str) -> None:
     code, (line,) = run(*words)
     assert code == 2
     assert line.startswith("error: testbed")

@@ -62,7 +62,7 @@ CASES = [(place, name) for place in PLACES for name in NAMES if (place, name) no
 
 
 @pytest.mark.parametrize(("place", "name"), CASES, ids=[f"{place}-{json.dumps(name[:8])}" for place, name in CASES])
-def test_a_name_that_is_none_is_refused_on_one_printable_line(place: str, name: str) -> None:
+def test_an_invalid_name_is_refused_on_one_printable_line(place: str, name: str) -> None:
     before, after = PLACES[place]
     source = LABELLED if place == "label" else CLUSTER
     assert source.count(before) == 1

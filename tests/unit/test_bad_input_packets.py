@@ -40,7 +40,7 @@ def test_a_fragment_goes_to_the_kernel_as_it_came(packet: bytes) -> None:
     assert FORWARDER.from_udp(packet, PEER) == WriteToTun(packet)
 
 
-def test_a_tiny_first_fragment_hides_the_tunnel_s_own_port_from_nobody_who_reads_it() -> None:
+def test_a_tiny_first_fragment_does_not_hide_the_tunnel_s_own_port() -> None:
     """Four bytes are enough to read the port; with fewer no kernel would deliver the datagram by it either."""
     assert FORWARDER.from_udp(fragment(0, udp(9, PORT)[:4]), PEER) == Drop(DropReason.NEST)
     assert isinstance(FORWARDER.from_udp(fragment(0, udp(9, PORT)[:3]), PEER), WriteToTun)

@@ -86,7 +86,7 @@ def test_paths_come_in_the_order_in_which_they_are_named(paths: str, backends: s
         ("", "", "no path (want one or more of python, native, vxlan, none, host-gw, or --backends)"),
     ],
 )
-def test_wrong_names_are_refused_in_words(paths: str, backends: str, complaint: str) -> None:
+def test_wrong_names_are_refused_with_a_reason(paths: str, backends: str, complaint: str) -> None:
     with pytest.raises(ValueError, match=f"^{re.escape(complaint)}$"):
         choose_paths(paths, backends)
 
@@ -148,7 +148,7 @@ def test_medians_are_of_the_rounds_that_have_the_value() -> None:
     assert medians(rounds) == {"native": {TCP: 2.0}}
 
 
-def test_ratios_leave_out_what_the_reference_lacks_and_what_says_nothing() -> None:
+def test_ratios_leave_out_values_without_a_reference_or_a_meaning() -> None:
     of = {
         "native": {TCP: 5.0, "udp_16_lost_percent": 20.0, "latency_p50_us": 15.0},
         "vxlan": {TCP: 20.0, "udp_16_lost_percent": 10.0, "latency_p50_us": 0.0},
@@ -208,7 +208,7 @@ def test_every_goal_is_about_a_path_and_a_metric_that_exist() -> None:
     assert Goal("native", TCP, "python", 8, at_least=True) in GOALS
 
 
-def test_goals_in_words() -> None:
+def test_goals_as_text() -> None:
     lines = [goal_line(goal) for goal in result_of(rounds_of(QUIET))["goals"]]
     assert lines == [
         "reached  native, TCP, 1 stream, forward: 0.28 × vxlan (want >= 0.25)",  # noqa: RUF001 - the sign that is meant

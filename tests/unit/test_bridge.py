@@ -108,7 +108,7 @@ def test_a_device_that_is_no_bridge_is_named(kind: str, named: str) -> None:
     assert complaint == f"--bridge: eth0 is not a bridge (got a {named} device; want another --bridge=NAME)"
 
 
-def test_what_is_found_is_reported_in_words() -> None:
+def test_findings_are_reported_as_text() -> None:
     assert str(found(DOCKERS, ports=1)) == "172.17.0.1/16, 1 port"
     assert str(found(ports=2, alias="pods")) == '"pods", 2 ports'
     assert str(found()) == "nothing on it"

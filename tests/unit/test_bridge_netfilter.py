@@ -75,7 +75,7 @@ def test_the_module_comes_without_its_effect_on_the_host_and_goes_with_the_last_
     assert list(machine.root.iterdir()) == []
 
 
-def test_it_stays_while_another_lab_runs_and_goes_when_that_one_was_killed(machine: Machine) -> None:
+def test_it_is_kept_while_another_lab_runs_and_removed_after_that_one_was_killed(machine: Machine) -> None:
     machine.provide()
     machine.another_lab_runs = True
     assert machine.put_back() == ""
@@ -85,7 +85,7 @@ def test_it_stays_while_another_lab_runs_and_goes_when_that_one_was_killed(machi
     assert not machine.settings.exists()
 
 
-def test_what_was_there_before_is_neither_changed_nor_removed(machine: Machine) -> None:
+def test_earlier_state_is_neither_changed_nor_removed(machine: Machine) -> None:
     machine.load(LOADED)
     assert machine.provide() == ""
     assert machine.put_back() == ""
@@ -94,7 +94,7 @@ def test_what_was_there_before_is_neither_changed_nor_removed(machine: Machine) 
     assert list(machine.root.iterdir()) == []
 
 
-def test_it_stays_for_a_lab_that_another_process_is_starting(machine: Machine) -> None:
+def test_it_is_kept_for_a_lab_that_another_process_is_starting(machine: Machine) -> None:
     machine.provide()
     program = "import sys; from pathlib import Path; from testbed.host.bridge_netfilter import provide; "
     program += "assert not provide(*map(Path, sys.argv[1:])); print('provided', flush=True); sys.stdin.read()"
@@ -126,7 +126,7 @@ def test_one_that_cannot_be_removed_is_tried_again_the_next_time(machine: Machin
     assert not machine.settings.exists()
 
 
-def test_a_kernel_without_it_is_an_error_that_leaves_no_record(machine: Machine) -> None:
+def test_a_kernel_without_it_is_an_error_and_leaves_no_record(machine: Machine) -> None:
     fatal = "modprobe: FATAL: Module br_netfilter not found."
     missing = provide(machine.root, machine.settings, lambda _: fatal)
     what = "this kernel cannot filter on bridges, which Services and NetworkPolicies need"

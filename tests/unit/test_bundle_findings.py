@@ -95,7 +95,7 @@ def test_agent_that_is_not_ready_is_named_with_the_end_of_its_log() -> None:
     assert found_in(files) == ["node node1: agent is backoff, 4 restarts; its log ends: cannot bind port 8285"]
 
 
-def test_agent_that_lacks_peers_pod_that_is_not_ready_and_sick_etcd_are_named() -> None:
+def test_agent_without_peers_pod_that_is_not_ready_and_sick_etcd_are_named() -> None:
     files = healthy()
     files["status.json"]["nodes"][1]["peers"]["known"] = 0
     files["status.json"]["pods"][0] |= {"state": "CrashLoopBackOff", "ready": False}

@@ -98,7 +98,7 @@ QUOTE = ipv4("10.0.1.1", "10.0.1.2", struct.pack("!BBHI", 3, 0, 0, 0) + OURS[:28
         "a stump",
     ],
 )
-def test_probe_is_told_from_the_rest(frame: bytes, found: bool) -> None:
+def test_probe_is_distinguished_from_the_rest(frame: bytes, found: bool) -> None:
     program = probe_filter(TCP, FLANNEL)
     assert run(program, ETHERNET + frame) == (WHOLE if found else 0)
     assert run(program, frame, ARPHRD_NONE) == (WHOLE if found else 0)
@@ -176,7 +176,7 @@ def test_capture_refuses_unwanted_interfaces_and_chooses_the_program_by_their_ki
     assert run(program, OURS, ARPHRD_NONE, index=5) == 0
 
 
-def test_plan_survives_the_way_to_the_recorder() -> None:
+def test_plan_survives_the_transfer_to_the_recorder() -> None:
     plan = CapturePlan(
         (CapturePoint("lab", None, None, (("s1-eth1", "s1:s1-eth1"),)),), FLANNEL, ((6, 0, 0, 0),), count=3
     )
@@ -195,6 +195,6 @@ def test_programs_that_the_kernel_would_refuse_are_not_made() -> None:
 
 
 @pytest.mark.parametrize("text", ["", "2\n6 0 0 0\n", "x\n"])
-def test_what_tcpdump_did_not_print_is_no_program(text: str) -> None:
+def test_output_other_than_tcpdumps_is_no_program(text: str) -> None:
     with pytest.raises(FilterError):
         from_tcpdump(text)

@@ -45,7 +45,7 @@ def note(expression: str, *points: str, known: Map = KNOWN) -> str:
         *("host 10.0.1.2", "src net 10.0.0.0/16", "host fd00::2", "host 192.168.8.1 and port 80"),
     ],
 )
-def test_a_filter_on_inner_packets_is_noted_with_what_helps(expression: str) -> None:
+def test_a_filter_on_inner_packets_is_noted_with_a_remedy(expression: str) -> None:
     said = note(expression)
     assert said.startswith("note: s1, s2, node1:uplink, node2:uplink and 1 more see packets between nodes only inside")
     assert 'capture at pods and flannel0, or filter "udp port 8285"' in said

@@ -32,7 +32,7 @@ def test_a_server_s_certificate_names_its_addresses_and_is_the_authority_s(
 
 
 @pytest.mark.parametrize(("addresses", "purpose"), [([IPv4Address("127.0.0.1")], "sslserver"), ([], "sslclient")])
-def test_certificates_are_taken_by_those_who_go_by_the_book(
+def test_certificates_are_accepted_by_strict_verifiers(
     addresses: list[IPv4Address], purpose: str, authority: Authority, tmp_path: Path
 ) -> None:
     """RFC 5280, to the letter; Python does so since 3.13."""

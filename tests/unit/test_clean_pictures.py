@@ -57,7 +57,7 @@ def steps_between(layout: GraphLayout, one: str, other: str) -> list[PathStep]:
 
 
 @each_lab
-def test_no_text_lies_upon_another_and_no_line_runs_through_one(facts: Facts) -> None:
+def test_no_text_overlaps_another_and_no_line_crosses_one(facts: Facts) -> None:
     picture = document(lay_out(graph_of(with_services(facts))))
     assert overlapping(picture) == []
     assert crossed(picture) == []
@@ -83,7 +83,7 @@ def test_a_real_trace_crosses_no_text(backend: str) -> None:
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_payload_on_the_way_of_its_request_has_numbers_of_its_own(backend: str) -> None:
+def test_payload_on_the_path_of_its_request_has_numbers_of_its_own(backend: str) -> None:
     answer = recorded(backend)
     request = [hop for hop in answer["trace"]["hops"] if hop["leg"] == "request"]
     answer["trace"]["hops"] += [

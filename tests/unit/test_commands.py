@@ -34,7 +34,7 @@ def test_the_bridge_values_of_a_real_flanneld_are_read(name: str) -> None:
     ],
 )
 @pytest.mark.row("B38")
-def test_an_incomplete_subnet_env_says_what_is_missing(tmp_path: Path, text: str, complaint: str) -> None:
+def test_an_incomplete_subnet_env_is_reported_with_what_is_missing(tmp_path: Path, text: str, complaint: str) -> None:
     file = tmp_path / "subnet.env"
     file.write_text(text)
     with pytest.raises(EnvironmentMissing) as caught:

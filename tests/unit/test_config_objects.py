@@ -93,7 +93,7 @@ def test_plain_text_of_a_secret_goes_before_its_data_and_is_shown_there() -> Non
         (head("Secret") + f"stringData: {{a: &x {'x' * (1 << 19)}, b: *x, c: z}}", "data: too much data (got 1048577"),
     ],
 )
-def test_what_is_wrong_is_named_without_a_secret_s_value(text: str, said: str) -> None:
+def test_mistakes_are_named_without_a_secret_s_value(text: str, said: str) -> None:
     with pytest.raises(SpecError) as caught:
         read(text)
     assert said in str(caught.value)
@@ -160,7 +160,7 @@ def test_a_value_of_an_object_is_taken_as_it_is() -> None:
         ({"env": [from_key("A", "secret", "keys", "nul")]}, "variable A: a NUL character"),
     ],
 )
-def test_what_is_missing_is_said_in_kubernetes_words(container: dict[str, object], said: str) -> None:
+def test_a_missing_object_is_reported_in_kubernetes_terms(container: dict[str, object], said: str) -> None:
     with pytest.raises(MissingConfig, match=said):
         values(pod(container), config_map(color="red"), secret(nul=b"a\0b"))
 

@@ -47,7 +47,7 @@ def crowded(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("crowded")
-def test_where_there_is_little_room_a_log_and_its_predecessor_take_a_quarter_of_a_megabyte(tmp_path: Path) -> None:
+def test_where_space_is_scarce_a_log_and_its_predecessor_take_a_quarter_of_a_megabyte(tmp_path: Path) -> None:
     (tmp_path / "log").write_bytes(b"before\n" * 1_000_000)
     log = CappedLog(str(tmp_path / "log"), limit_bytes=LOG_BYTES)
     for _ in range(1000):
@@ -70,7 +70,7 @@ def test_a_log_that_a_program_writes_itself_is_emptied_under_it_and_its_end_kept
 
 
 @pytest.mark.usefixtures("crowded")
-def test_such_a_log_is_short_where_there_is_little_room(tmp_path: Path) -> None:
+def test_the_log_is_short_where_space_is_scarce(tmp_path: Path) -> None:
     log = tmp_path / "log"
     log.write_bytes(b"x" * 1_000_000)
     shorten(log, LOG_BYTES)

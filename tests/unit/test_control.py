@@ -114,7 +114,7 @@ def assert_others_are_served(connect: Connect) -> None:
     ],
 )
 @pytest.mark.row("B44")
-def test_a_request_that_is_none_is_answered_with_an_error(connect: Connect, sent: bytes, error: str, code: int) -> None:
+def test_an_invalid_request_is_answered_with_an_error(connect: Connect, sent: bytes, error: str, code: int) -> None:
     connection = connect()
     connection.sendall(sent.replace(b'{"verb"', b'{"protocol":%d,"verb"' % PROTOCOL))
     told = answer(connection)
@@ -227,7 +227,7 @@ def test_more_requests_than_may_run_are_refused_at_once(tmp_path: Path, monkeypa
         (b'{"verb":"to come","protocol":99}\n', f"an older testbed (protocol {PROTOCOL}; this command speaks 99)"),
     ],
 )
-def test_a_client_of_another_version_is_refused_with_what_to_do(connect: Connect, sent: bytes, is_said: str) -> None:
+def test_a_client_of_another_version_is_refused_with_a_remedy(connect: Connect, sent: bytes, is_said: str) -> None:
     connection = connect()
     connection.sendall(sent)
     refused = answer(connection)

@@ -59,7 +59,7 @@ def test_objects_that_go_free_their_names_and_ports_before_others_come() -> None
     assert lines(BASE + SERVICE, wanted) == ["- pod stays", "- service echo", "+ pod comes", "~ pod echo"]
 
 
-def test_a_pod_that_names_no_node_is_the_same_wherever_a_new_placement_would_put_it() -> None:
+def test_a_pod_without_a_node_name_is_unchanged_wherever_a_new_placement_would_put_it() -> None:
     wanted = BASE.replace("node1: {}, node2: {}", "node0: {}, node1: {}, node2: {}")
     assert lines(BASE, wanted) == ["+ node node0"]
 
@@ -79,7 +79,7 @@ def test_a_pod_that_names_no_node_is_the_same_wherever_a_new_placement_would_put
         ("node2: {}}", "node2: {}, node3: {subnet: 10.0.77.0/24, reserved: true}}", "nodes.node3.reserved"),
     ],
 )
-def test_what_a_running_lab_cannot_change_is_refused_by_name(before: str, after: str, named: str) -> None:
+def test_an_unchangeable_setting_of_a_running_lab_is_refused_by_name(before: str, after: str, named: str) -> None:
     assert before in BASE
     refused = difference(cluster(BASE), cluster(BASE.replace(before, after))).refused
     assert any(line.startswith(named) for line in refused), refused

@@ -37,7 +37,7 @@ def test_only_what_every_lab_needs_is_required() -> None:
     assert [check.name for check in required_failures(found)] == ["nft"]
 
 
-def test_what_a_cluster_uses_is_required_too() -> None:
+def test_requirements_of_a_cluster_are_checked_too() -> None:
     found = (failed("nginx", "image nginx"), failed("java", "image tomcat"))
     assert [check.name for check in required_failures(found, also=["image nginx"])] == ["nginx"]
 
@@ -84,7 +84,7 @@ def test_a_missing_program_names_its_package() -> None:
     assert found["nft"].ok
 
 
-def test_memory_and_room_are_reported_with_what_the_smallest_lab_needs(tmp_path: Path) -> None:
+def test_memory_and_space_are_reported_with_the_need_of_the_smallest_lab(tmp_path: Path) -> None:
     assert not memory_check(300).ok
     assert memory_check(8000).ok
     assert memory_check(8000).found == "8000 MiB free, enough for 171 nodes with two pods each"

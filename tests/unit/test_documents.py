@@ -49,7 +49,7 @@ def test_enough_is_looked_at() -> None:
 
 
 @pytest.mark.parametrize(("where", "test"), RUN_BY.items())
-def test_what_is_said_to_be_run_is_there(where: tuple[str, str], test: str) -> None:
+def test_commands_named_in_messages_exist(where: tuple[str, str], test: str) -> None:
     page, section = where
     assert (ROOT / test).is_file()
     assert [block for block in blocks(ROOT / page) if section in ("", block.section)] or section, where
@@ -65,7 +65,7 @@ def test_a_translation_has_the_commands_of_the_original(page: str) -> None:
     assert commands(page) == commands(original)
 
 
-def test_every_session_is_run_or_says_why_not() -> None:
+def test_every_session_is_run_or_has_a_reason_not_to_be() -> None:
     neither = [block for path in pages() for block in blocks(path) if block.run_by is None and block.mark is None]
     assert [f"{block.page}:{block.line} {block.commands[0]}" for block in neither] == []
 

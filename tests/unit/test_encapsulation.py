@@ -33,7 +33,7 @@ def hops_of(backend: str) -> list[dict[str, Any]]:
 
 
 @each_backend
-def test_no_text_lies_upon_another_and_no_line_runs_through_one(backend: str) -> None:
+def test_no_text_overlaps_another_and_no_line_crosses_one(backend: str) -> None:
     assert overlapping(picture_of(backend)) == []
     assert crossed(picture_of(backend)) == []
 
@@ -99,7 +99,7 @@ def names(row: Any) -> list[str]:  # noqa: ANN401 - a row
         ),
     ],
 )
-def test_the_stack_grows_and_shrinks_along_the_way(backend: str, stacks: list[str]) -> None:
+def test_the_stack_grows_and_shrinks_along_the_path(backend: str, stacks: list[str]) -> None:
     rows = rows_of(hops_of(backend))
     for leg in ("request", "reply"):
         assert [" ".join(names(row)) for row in rows if row.leg == leg] == stacks
@@ -112,7 +112,7 @@ def test_a_row_is_as_large_as_its_headers_together(backend: str) -> None:
 
 
 @each_backend
-def test_what_is_carried_stays_in_its_column(backend: str) -> None:
+def test_the_carried_packet_remains_in_its_column(backend: str) -> None:
     for row in rows_of(hops_of(backend)):
         columns = {cell.column: cell.name for cell in row.cells}
         assert columns[0] in ("IPv4", "encrypted")
@@ -144,7 +144,7 @@ def test_fields_are_those_of_the_captured_bytes(backend: str) -> None:
 
 
 @each_backend
-def test_a_double_line_is_around_what_is_wrapped_and_only_there(backend: str) -> None:
+def test_a_double_line_surrounds_only_wrapped_packets(backend: str) -> None:
     root = ElementTree.fromstring(picture_of(backend))
     rows = {row.numbers: row for row in rows_of(hops_of(backend))}
     for drawn in root.findall(f".//{SVG}g[@class='stack']"):
@@ -162,7 +162,7 @@ def test_a_border_is_drawn_where_a_packet_leaves_the_kernel_for_the_agent(backen
 
 
 @each_backend
-def test_request_and_reply_are_told_apart_by_a_legend(backend: str) -> None:
+def test_request_and_reply_are_distinguished_by_a_legend(backend: str) -> None:
     root = ElementTree.fromstring(picture_of(backend))
     legend = root.find(f".//{SVG}g[@class='legend']")
     assert legend is not None

@@ -89,7 +89,7 @@ def test_a_stream_that_ends_without_an_answer_is_one() -> None:
         client.keep_alive(1)
 
 
-def test_a_stream_that_hangs_costs_one_deadline_and_leaves_no_thread() -> None:
+def test_a_stalled_stream_costs_one_deadline_and_leaves_no_thread() -> None:
     hang = threading.Event()
 
     def nothing(*_: object) -> Iterator[object]:

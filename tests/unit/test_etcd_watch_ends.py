@@ -98,7 +98,7 @@ def test_a_compaction_is_reported_as_such() -> None:
         stream.cancel()
 
 
-def test_a_stream_that_says_nothing_is_given_up_after_the_deadline() -> None:
+def test_a_silent_stream_is_given_up_after_the_deadline() -> None:
     silent = threading.Event()
 
     def nothing() -> Iterator[object]:

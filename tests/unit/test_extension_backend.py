@@ -39,15 +39,15 @@ def program(tmp_path: Path) -> Callable[[str], str]:
     return make
 
 
-def test_words_stay_words_and_variables_are_replaced_inside_them() -> None:
+def test_arguments_stay_separate_and_variables_are_replaced_inside_them() -> None:
     assert expand(["a", "$SUBNET", "${SUBNET}-x", "$NOTHING"], {"SUBNET": "1 2"}) == ["a", "1 2", "1 2-x", ""]
 
 
-def test_no_shell_reads_the_words() -> None:
+def test_no_shell_interprets_the_arguments() -> None:
     assert run_program(["echo", "$(id);", "*"], {}) == "$(id); *"
 
 
-def test_what_the_first_program_prints_is_published(program: Callable[[str], str]) -> None:
+def test_output_of_the_first_program_is_published(program: Callable[[str], str]) -> None:
     backend = ExtensionBackend(NETWORK, ExtensionOptions(pre_startup=(program("echo key; echo said >&2"),)), UNDERLAY)
     attrs = backend.lease_attrs()
     assert (attrs.backend_type, attrs.backend_data) == ("extension", "key\nsaid")
@@ -110,7 +110,7 @@ def test_a_program_that_fails_is_reported_and_run_again(
         backend.stop()
 
 
-def test_a_program_that_is_not_there_is_named() -> None:
+def test_a_missing_program_is_named() -> None:
     with pytest.raises(ProgramFailed, match="backend extension: /nowhere/x: cannot be run: No such file"):
         run_program(["/nowhere/x"], {})
 

@@ -20,7 +20,7 @@ def example(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(catalogue, "KINDS", (*catalogue.KINDS, EXAMPLE))
 
 
-def test_words_become_values_and_missing_ones_get_their_defaults() -> None:
+def test_arguments_become_values_and_missing_ones_get_their_defaults() -> None:
     request = parse(["cable", "shake", "node1", "2.5"])
     assert request.kind is EXAMPLE
     assert request.values == ("node1", 2.5, 0.2, None)
@@ -47,13 +47,13 @@ def test_times_have_units(word: str, seconds: float) -> None:
         ("cable shake a 1 1 10.0.0", "ADDRESS: not an address (got 10.0.0"),
     ],
 )
-def test_wrong_words_are_reported_with_what_is_wanted(words: str, complaint: str) -> None:
+def test_wrong_arguments_are_reported_with_the_expected_ones(words: str, complaint: str) -> None:
     with pytest.raises(NoSuchFault) as error:
         parse(words.split())
     assert complaint in str(error.value)
 
 
-def test_every_fault_has_a_name_of_its_own_and_optional_words_stand_last() -> None:
+def test_every_fault_has_a_name_of_its_own_and_optional_parameters_come_last() -> None:
     names = [kind.name for kind in catalogue.KINDS]
     assert len(set(names)) == len(names)
     for kind in catalogue.KINDS:
@@ -73,5 +73,5 @@ def test_every_fault_has_a_name_of_its_own_and_optional_words_stand_last() -> No
         ("etcd compact", ()),
     ],
 )
-def test_the_faults_take_the_words_that_people_write(words: str, values: tuple[object, ...]) -> None:
+def test_the_faults_accept_common_spellings(words: str, values: tuple[object, ...]) -> None:
     assert parse(words.split()).values == values

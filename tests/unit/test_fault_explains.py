@@ -100,7 +100,7 @@ def test_without_a_loss_every_active_fault_is_named_and_with_several_each_once()
     assert explain(on, [], PATHS) == []
 
 
-def test_every_fault_that_loses_packets_has_the_words_that_say_where() -> None:
+def test_every_fault_that_loses_packets_has_parameters_for_the_place() -> None:
     wanted = {"cable": ["name", "name"], "sides": ["names", "word", "names"], "machine": ["name"]}
     for kind in KINDS:
         given = [parameter.kind for parameter in kind.parameters]
@@ -108,7 +108,7 @@ def test_every_fault_that_loses_packets_has_the_words_that_say_where() -> None:
     assert {kind.loses for kind in KINDS} == {"", "machine", "cable", "sides", "names"}
 
 
-def test_what_a_check_has_found_is_lost_between_these_places() -> None:
+def test_loss_found_by_a_check_is_between_these_places() -> None:
     assert losses(WELL) == []
     silent = (PairSeen("a", "b", answered=False), PairSeen("b", "a", answered=True))
     assert losses(replace(WELL, small=silent)) == [("a", "b")]

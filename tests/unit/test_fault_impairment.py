@@ -16,7 +16,7 @@ from testbed.faults.partition_faults import drop_script
         (Impairment(), ""),
     ],
 )
-def test_netem_is_told_what_is_wanted(impairment: Impairment, words: str) -> None:
+def test_netem_gets_the_wanted_settings(impairment: Impairment, words: str) -> None:
     assert " ".join(netem_arguments(impairment)) == words
 
 

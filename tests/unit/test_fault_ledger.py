@@ -78,7 +78,7 @@ def ledger(machine: Machine, comeback: Comeback, heard: list[HealAnswer], tmp_pa
     return Ledger(injectors, tmp_path / "faults.jsonl", comeback, heard.append)
 
 
-def test_what_is_on_is_listed_until_it_is_healed(ledger: Ledger, machine: Machine) -> None:
+def test_an_active_fault_is_listed_until_it_is_healed(ledger: Ledger, machine: Machine) -> None:
     ledger.inject(["agent", "stop", "a"])
     ledger.inject(["agent", "stop", "b"])
     assert [(fault["number"], fault["fault"], fault["on"]) for fault in ledger.active()] == [
@@ -123,7 +123,7 @@ def test_a_fault_that_cannot_be_repaired_stays_active_and_stops_no_other(ledger:
     assert [one["healed"] for one in ledger.heal()] == [True]
 
 
-def test_what_could_not_be_injected_leaves_nothing(ledger: Ledger) -> None:
+def test_a_failed_injection_leaves_nothing(ledger: Ledger) -> None:
     with pytest.raises(FaultImpossible):
         ledger.inject(["agent", "stop", "absent"])
     with pytest.raises(NoSuchFault):
@@ -149,7 +149,7 @@ def test_every_injection_and_healing_is_written_down(ledger: Ledger, tmp_path: P
     assert {name: value for name, value in entries[1]["ended"].items() if name != "took_s"} == ended
 
 
-def test_healing_waits_until_what_was_broken_is_ready_again(ledger: Ledger, comeback: Comeback) -> None:
+def test_healing_waits_until_everything_broken_is_ready_again(ledger: Ledger, comeback: Comeback) -> None:
     ledger.inject(["agent", "stop", "a"])
     ledger.inject(["agent", "stop", "b"])
     comeback.lacks = ["a: no answer yet"]
@@ -183,7 +183,7 @@ def test_without_a_limit_nothing_is_waited_for(ledger: Ledger, comeback: Comebac
     assert comeback.looks == []
 
 
-def test_a_fault_that_has_ended_is_on_until_what_it_broke_is_ready_again(
+def test_a_fault_that_has_ended_is_listed_until_what_it_broke_is_ready_again(
     ledger: Ledger, machine: Machine, comeback: Comeback, heard: list[HealAnswer]
 ) -> None:
     comeback.lacks = ["a: no answer yet"]
@@ -212,7 +212,7 @@ def test_beside_another_fault_the_limit_is_short(
     assert set(comeback.looks) == {(1, True)}
 
 
-def test_nobody_who_has_left_is_waited_for(ledger: Ledger, comeback: Comeback) -> None:
+def test_a_client_that_has_left_is_not_waited_for(ledger: Ledger, comeback: Comeback) -> None:
     ledger.inject(["agent", "stop", "a"])
     comeback.lacks = ["a: no answer yet"]
     assert ledger.heal(left=lambda _: True)[0]["missing"] == ["a: no answer yet"]

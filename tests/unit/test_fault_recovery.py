@@ -13,7 +13,7 @@ def fault(*machines: str, excused: frozenset[str] = frozenset()) -> Touched:
     return Touched(frozenset(machines), excused)
 
 
-def test_the_last_fault_waits_for_the_whole_lab() -> None:
+def test_the_last_fault_waits_for_all_of_the_lab() -> None:
     assert awaited(ALL, [fault("node1")], others=False) == ALL
 
 
@@ -23,7 +23,7 @@ def test_beside_others_a_fault_waits_for_its_own_machines() -> None:
     assert awaited(ALL, [fault()], others=True) == []
 
 
-def test_what_was_not_ready_before_the_fault_is_not_its_doing() -> None:
+def test_a_part_not_ready_before_the_fault_is_not_attributed_to_it() -> None:
     before = frozenset({POD.subject})
     assert awaited(ALL, [fault("node1", excused=before)], others=False) == [AGENT, ETCD, TABLE]
     assert awaited([POD], [fault("node1", excused=before), fault("node1")], others=False) == [POD], "of the other one"
@@ -33,5 +33,5 @@ def test_nothing_is_waited_for_when_no_fault_has_ended() -> None:
     assert awaited(ALL, [], others=False) == []
 
 
-def test_a_line_says_what_and_why() -> None:
+def test_a_line_names_the_object_and_the_reason() -> None:
     assert str(POD) == "pod shell1: the pause process is not running"

@@ -111,7 +111,7 @@ def test_what_kubectl_run_expose_and_create_service_print_is_taken() -> None:
     assert found.pods[0].metadata.labels == {"run": "web"}
 
 
-def test_a_field_that_says_something_is_not_left_out() -> None:
+def test_a_field_with_a_value_is_not_left_out() -> None:
     status = CREATE_SERVICE.replace("loadBalancer: {}", "loadBalancer: {ingress: [{ip: 1.2.3.4}]}")
     assert any("status: ignored: the lab has its own" in str(warning) for warning in read(status).warnings)
     (problem,) = problems_of(RUN.replace("ClusterFirst", "First"))
@@ -201,7 +201,7 @@ def test_a_volume_without_a_source_is_an_empty_directory() -> None:
 
 
 @pytest.mark.parametrize("source", ["nfs", "persistentVolumeClaim", "image"])
-def test_a_volume_of_another_source_is_none_of_an_empty_directory(source: str) -> None:
+def test_a_volume_of_another_source_is_not_an_empty_directory(source: str) -> None:
     text = pod(f"{{volumes: [{{name: a, {source}: {{}}}}], containers: [{{name: c, image: shell}}]}}")
     (problem,) = problems_of(text)
     assert f"got {source};" in problem

@@ -60,7 +60,7 @@ def test_random_ports_can_be_switched_off() -> None:
     assert rules(policy(random_fully=False)).count(" masquerade comment") == 2
 
 
-def test_nothing_of_pods_reaches_the_overlays_own_port_from_wherever_they_hang() -> None:
+def test_no_pod_reaches_the_overlays_own_port_from_any_bridge() -> None:
     guarded = Policy(NETWORK, SUBNET, masquerade=True, overlay_port=8285, bridge="docker0")
     assert statements(rules(guarded), "prerouting") == [
         "iifname docker0 ip daddr != 10.0.0.0/16 udp dport 8285 counter drop",
@@ -83,7 +83,7 @@ def test_masquerading_never_takes_the_overlays_own_port(port: int, others: str) 
         )
 
 
-def test_every_rule_says_why_in_what_the_kernel_keeps() -> None:
+def test_every_rule_has_its_reason_as_a_comment_in_the_kernel() -> None:
     wide = Policy(IPv4Network("100.100.100.0/22"), IPv4Network("100.100.103.128/25"), masquerade=True)
     comments = re.findall(r'comment "(.*)"', rules(wide))
     assert len(comments) == 7

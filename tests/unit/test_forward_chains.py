@@ -89,7 +89,7 @@ def test_of_a_network_that_is_not_known_only_rules_without_conditions_count() ->
     assert passes(SHARED, [Rule((), "accept")], None, no_chains)
 
 
-def test_rules_go_before_the_first_that_drops_everything_and_behind_what_drops_in_particular() -> None:
+def test_rules_go_before_the_first_that_drops_everything_and_after_specific_drops() -> None:
     isolated = source("10.0.46.7/32", "drop", 3)
     assert additions(SHARED, [isolated, UNKNOWN, REJECT], NETWORK, no_chains) == [
         "insert rule ip filter FORWARD handle 7 ip saddr 10.0.0.0/16 counter accept"
@@ -114,7 +114,7 @@ def test_half_of_our_rules_is_replaced_by_both() -> None:
     assert len(lines) == 3
 
 
-def test_a_drop_that_was_put_before_our_rules_stays_before_them() -> None:
+def test_a_drop_inserted_before_our_rules_is_kept_before_them() -> None:
     assert additions(SHARED, [REJECT, FROM, TO], NETWORK, no_chains) == []
     assert not passes(SHARED, [REJECT, FROM, TO], NETWORK, no_chains)
 
@@ -229,7 +229,7 @@ def test_only_base_chains_of_the_forward_hook_are_taken() -> None:
     assert not BaseChain("inet", "filter", "FORWARD", "drop").shared
 
 
-def test_legacy_rules_are_read_from_their_own_words() -> None:
+def test_legacy_rules_are_read_from_their_own_syntax() -> None:
     policies, rules = read_iptables(
         "-P INPUT ACCEPT\n-P FORWARD DROP\n-N DOCKER-USER\n"
         '-A FORWARD -m comment --comment "a b" -j DOCKER-USER\n'

@@ -196,7 +196,7 @@ def test_bytes_behind_the_packet_are_cut_off() -> None:
 
 
 @pytest.mark.row("B30")
-def test_truncated_datagram_is_too_long_whatever_its_length_says() -> None:
+def test_truncated_datagram_is_too_long_whatever_its_length_field() -> None:
     packet = ipv4(PEER_POD, OWN_POD, bytes(3000))[:1473]
     assert FORWARDER.from_udp(packet, PEER, truncated=True) == Drop(DropReason.TOO_LONG)
 

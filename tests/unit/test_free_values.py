@@ -49,11 +49,11 @@ def test_a_subnet_is_the_first_free_one() -> None:
 
 
 @pytest.mark.parametrize("file", sorted((ROOT / "tests" / "unit" / "errors").glob("*.txt")), ids=lambda file: file.stem)
-def test_every_message_about_a_file_says_what_to_write(file: Path) -> None:
+def test_every_message_about_a_file_describes_a_valid_value(file: Path) -> None:
     assert WITHOUT_A_VALUE.findall(file.read_text(encoding="utf-8")) == []
 
 
-def test_no_message_in_the_code_wants_just_another() -> None:
+def test_no_message_in_the_code_asks_for_another_value_without_naming_it() -> None:
     texts = (
         (path, node.value)
         for package in ("agent", "testbed")

@@ -94,7 +94,7 @@ def test_what_go_refuses_is_refused_by_name(pattern: str, words: str) -> None:
         compile_go_regex(pattern)
 
 
-def test_whatever_is_given_is_taken_or_refused_in_words() -> None:
+def test_every_input_is_accepted_or_refused_with_a_reason() -> None:
     pieces = [*"ab0.*+?()[]{}|^$\\-:,<>=!#&~P", "(?", "(?P<n>", "[[:", ":]]", r"\p{L", r"\Q", r"\E", "{2}", r"\x4", "ü"]
     rng = random.Random(5)
     outcomes = []

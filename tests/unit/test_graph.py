@@ -72,7 +72,7 @@ def test_everything_of_a_lab_has_its_place(facts: Facts) -> None:
 
 
 @each_lab
-def test_boxes_do_not_lie_upon_each_other_and_stay_in_the_picture(facts: Facts) -> None:
+def test_boxes_do_not_overlap_and_stay_in_the_picture(facts: Facts) -> None:
     layout = layout_of(facts)
     whole = Box(0, 0, layout.part.width, layout.part.height)
     outer = {name: box for name, box in layout.part.boxes.items() if name[0] in ("node", "switch", "machine")}
@@ -182,14 +182,14 @@ def broken(change: str) -> Facts:
         ("pod's link", ">no link<"),
     ],
 )
-def test_what_is_wrong_is_reported_in_words_too(change: str, said: str) -> None:
+def test_problems_are_reported_as_text_too(change: str, said: str) -> None:
     well, wrong = draw(graph_of(facts_of_cluster("nginx_tomcat"))), draw(graph_of(broken(change)))
     assert said in wrong
     assert said not in well
 
 
 @pytest.mark.parametrize("change", ["agent", "cable", "pod", "pod's link", "etcd"])
-def test_what_is_wrong_has_another_shape_than_what_is_right(change: str) -> None:
+def test_wrong_has_another_shape_than_right(change: str) -> None:
     def crosses(picture: str) -> int:
         return sum(picture.count(f'class="{kind}"') for kind in ("mark bad", "cut"))
 
@@ -214,7 +214,7 @@ WAY = [
 ]
 
 
-def test_a_way_has_a_number_for_each_step_and_none_upon_another() -> None:
+def test_a_path_has_a_number_for_each_step_and_no_overlaps() -> None:
     graph = graph_of(facts_of_cluster("nginx_tomcat"))
     there = [PathStep(number, *point) for number, point in enumerate(WAY, 1)]
     back = [PathStep(number, *point, leg="reply") for number, point in enumerate(reversed(WAY), 13)]
@@ -231,7 +231,7 @@ def test_a_way_has_a_number_for_each_step_and_none_upon_another() -> None:
     assert not [(spot, box) for spot in spots for box in words if not apart(Box(spot[0] - 7, spot[1] - 7, 14, 14), box)]
 
 
-def test_a_way_passes_the_agent_and_goes_on_where_nothing_was_seen() -> None:
+def test_a_path_passes_the_agent_and_goes_on_where_nothing_was_seen() -> None:
     graph = graph_of(facts_of_cluster("nginx_tomcat"))
     agent = lay_out(graph).part.boxes["agent", "node1"]
     seen = [PathStep(1, "nginx", "eth0"), PathStep(2, "node1", "flannel0"), PathStep(3, "node1", "node1-eth0")]
@@ -280,7 +280,7 @@ def test_a_node_with_many_pods_names_some_and_counts_the_rest() -> None:
     assert ">9 more pods<" in words
 
 
-def test_things_in_a_row_stay_where_they_are_wanted_unless_they_would_touch() -> None:
+def test_things_in_a_row_are_placed_as_wanted_unless_they_would_touch() -> None:
     assert packed([50, 200], [40, 40], 10) == [30, 180]
     assert packed([100, 100], [40, 40], 10) == [55, 105]
     assert packed([10, 100, 100], [10, 40, 40], 10) == [5, 55, 105]

@@ -9,7 +9,7 @@ def test_one_is_reported_as_it_is() -> None:
     assert group_by_reason([]) == ""
 
 
-def test_those_that_lack_the_same_are_reported_together_and_counted() -> None:
+def test_those_with_the_same_gap_are_reported_together_and_counted() -> None:
     starting = [f"node{number}: no answer yet" for number in range(1, 3)]
     coming = [f"node{number}: not started yet" for number in range(3, 201)]
     assert group_by_reason([*starting, *coming]) == (

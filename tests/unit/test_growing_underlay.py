@@ -39,7 +39,7 @@ def test_a_full_segment_takes_no_more() -> None:
         with_node(full, "e", None, 0)
 
 
-def test_the_machines_of_its_segment_learn_a_new_node_and_the_others_plans_stay() -> None:
+def test_the_machines_of_its_segment_learn_a_new_node_and_other_plans_are_unchanged() -> None:
     wiring = TWO_SITES.with_node("c", "s2")
     before = plan_underlay(TWO_SITES, addresses(TWO_SITES), 1500)
     segment = TWO_SITES.segment_of_switch["s2"]

@@ -33,7 +33,7 @@ def test_a_program_that_serves_is_well(port: int, service: str) -> None:
         ("nobody", "no health service answers for nobody (want grpc.health.v1.Health)"),
     ],
 )
-def test_every_other_answer_is_a_failure_in_words(port: int, service: str, why: str) -> None:
+def test_every_other_answer_is_a_failure_with_a_message(port: int, service: str, why: str) -> None:
     assert check("127.0.0.1", port, service, 5) == why
 
 
@@ -46,7 +46,7 @@ def test_a_program_without_a_health_service_is_a_failure() -> None:
 
 
 @pytest.mark.parametrize("said", [b"HTTP/1.1 400 Bad Request\r\n\r\n", b"", b"\x00" * 100, b"\xff" * (MOST_BYTES + 1)])
-def test_what_does_not_speak_grpc_is_a_failure(said: bytes) -> None:
+def test_a_server_without_grpc_is_a_failure(said: bytes) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
 
         def answer() -> None:
@@ -70,7 +70,7 @@ def test_a_program_that_does_not_answer_is_late() -> None:
         check("127.0.0.1", listener.getsockname()[1], "", 0.1)
 
 
-def test_a_long_name_is_sent_whole(port: int) -> None:
+def test_a_long_name_is_sent_in_full(port: int) -> None:
     frames, rest = split(request(LONG_NAME).removeprefix(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"))
     assert rest == b""
     assert frames[-1].payload[5:].endswith(LONG_NAME.encode())

@@ -67,7 +67,7 @@ def get(server: HealthServer, path: str) -> tuple[int, str, str]:
             return refusal.code, refusal.headers["Content-Type"], refusal.read().decode()
 
 
-def test_state_says_everything_that_the_lab_reads() -> None:
+def test_state_contains_everything_that_the_lab_reads() -> None:
     assert json.loads(render_state(READY)) == {
         "node": "node1",
         "ready": True,

@@ -56,7 +56,7 @@ def test_duplicates_order_and_damage_are_counted() -> None:
     assert record.damaged == 1
 
 
-def test_what_is_still_in_flight_is_not_known() -> None:
+def test_a_packet_still_in_flight_is_unknown() -> None:
     record = record_of({("a", "b"): set(range(95, 100))})
     assert record.lost(0, record.newest) == {}
 

@@ -66,7 +66,7 @@ def test_a_tag_or_digest_of_a_known_image_is_its_recipe(image: str, recipe: str)
 
 
 @pytest.mark.parametrize("image", ["redis", "example.com/nginx", "somebody/nginx:1", "nginx-extra", "", ":", "@"])
-def test_another_s_image_of_that_name_is_none(image: str) -> None:
+def test_an_image_of_that_name_owned_by_another_user_is_ignored(image: str) -> None:
     assert meaning_of(image, ()) is None
 
 

@@ -111,7 +111,7 @@ def test_tomcat_s_files_are_xml_and_it_has_one_connector() -> None:
     assert [connector.get("port") for connector in server.iter("Connector")] == ["8080"]
 
 
-def test_echo_listens_where_its_first_tcp_port_says() -> None:
+def test_echo_listens_on_its_first_tcp_port() -> None:
     ports = [{"containerPort": 53, "protocol": "UDP"}, {"containerPort": 9000}]
     assert of("echo", ports=ports).port == 9000
     assert of("echo", ports=ports).env["PORT"] == "9000"

@@ -35,7 +35,7 @@ def test_the_end_may_begin_in_the_predecessor(tmp_path: Path) -> None:
     assert sorted(file.name for file in log.parent.iterdir()) == ["main.log", "pause.log"]
 
 
-def test_of_pods_of_one_name_the_last_is_found_and_others_whose_names_end_so_are_not(tmp_path: Path) -> None:
+def test_of_pods_of_one_name_the_last_is_found_and_names_with_that_suffix_are_not(tmp_path: Path) -> None:
     for text in (b"first\n", b"second\n"):
         pod(tmp_path, "web", main=text)
         keep_end(tmp_path, "web")

@@ -49,7 +49,7 @@ def test_a_new_bridge_gets_its_sysctls_and_address_before_it_is_up() -> None:
     ]
 
 
-def test_what_is_so_already_is_left_alone_but_for_sysctls_that_are_looked_at_when_written() -> None:
+def test_correct_state_is_left_alone_but_for_sysctls_that_are_checked_when_written() -> None:
     address = IPv4Interface("10.0.46.1/24")
     state = State({"docker0": BRIDGE}, {("docker0", 4): frozenset({address})})
     wanted = wanted_bridge("docker0", [address], 1472, ALIAS)
@@ -116,7 +116,7 @@ def test_a_tunnel_with_other_settings_is_made_again() -> None:
         (WantedLink("docker0", "x", kind="veth"), r"^docker0: exists and is a bridge \(want none, or a veth device\)$"),
     ],
 )
-def test_a_link_that_cannot_be_what_is_wanted_is_refused(wanted: WantedLink, said: str) -> None:
+def test_a_link_that_cannot_be_as_configured_is_refused(wanted: WantedLink, said: str) -> None:
     with pytest.raises(NetlinkError, match=said):
         diff(Wanted(links=(wanted,)), State({"docker0": BRIDGE}))
 
@@ -188,7 +188,7 @@ def test_a_vxlan_peer_is_known_before_packets_are_routed_to_it_and_forgotten_aft
     ]
 
 
-def test_neighbours_of_others_stay_unless_they_are_said_to_be_too_many() -> None:
+def test_foreign_neighbours_are_kept_unless_too_many_are_reported() -> None:
     known: dict[IPAddress, str] = {IPv4Address("10.0.46.9"): "02:00:00:00:00:09"}
     state = State({"docker0": BRIDGE}, neighbours={("docker0", 4): known})
     mine: dict[IPAddress, str] = {IPv4Address("10.0.46.2"): "02:00:00:00:00:02"}

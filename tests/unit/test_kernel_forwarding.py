@@ -46,7 +46,7 @@ def test_a_subnet_is_sent_to_a_node_or_into_a_device_that_only_its_agent_sees_be
         ((OVER_VXLAN,), VxlanTables({GATEWAY: MAC}, {}), f"no forwarding entry for {MAC} on flannel.1"),
     ],
 )
-def test_what_is_missing_is_named(routes: tuple[Route, ...], vxlan: VxlanTables, problem: str) -> None:
+def test_missing_parts_are_named(routes: tuple[Route, ...], vxlan: VxlanTables, problem: str) -> None:
     assert passage(*routes, vxlan=vxlan) == Passage(str(SUBNET), problem=problem)
 
 

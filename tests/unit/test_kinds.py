@@ -39,7 +39,7 @@ def test_every_kind_has_columns_but_routes() -> None:
     assert [kind for kind in KINDS if not kind.columns] == [ROUTE_TABLE]
 
 
-def test_get_names_the_kinds_for_a_word_that_is_none() -> None:
+def test_get_names_the_kinds_for_an_unknown_one() -> None:
     said = run("get", "foo").output
     for kind in KINDS:
         assert kind.plural in said

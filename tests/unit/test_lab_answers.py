@@ -28,7 +28,7 @@ def test_response_has_status_body_headers_and_both_addresses() -> None:
     assert (response.remote_address, response.local_address) == ("10.0.90.2", "10.0.46.3")
 
 
-def test_request_without_an_answer_has_status_0_and_curls_words() -> None:
+def test_request_without_an_answer_has_status_0_and_curls_message() -> None:
     facts = {**FACTS, "http_code": 0, "remote_ip": ""}
     response = answered("", facts, "curl: (7) Failed to connect\n", 7)
     assert (response.status, response.error, response.remote_address) == (0, "curl: (7) Failed to connect", None)
@@ -39,7 +39,7 @@ def test_curl_that_could_not_run_is_an_error_too() -> None:
     assert response_of("http://x/", result("", "", 137)).error == "curl ended with 137"
 
 
-def test_check_gives_the_output_or_says_everything() -> None:
+def test_check_returns_the_output_or_reports_everything() -> None:
     assert result("out").check() == "out"
     with pytest.raises(CommandFailed, match=r"client: curl http://x/: exit code 3\nstdout: out\nstderr: err"):
         result("out", "err", 3).check()

@@ -31,13 +31,13 @@ def test_dicts_are_documents_in_their_order(tmp_path: Path) -> None:
     assert choose({"kind": "Cluster"}, tmp_path).text == "kind: Cluster\n"
 
 
-def test_equal_specs_are_the_same_choice_so_that_tests_share_the_lab(tmp_path: Path) -> None:
+def test_equal_specs_are_the_same_choice_and_share_the_lab(tmp_path: Path) -> None:
     spec = {"kind": "Cluster", "nodes": {"node1": {}}}
     assert choose(dict(spec), tmp_path) == choose(dict(spec), tmp_path)
 
 
 @pytest.mark.parametrize("wanted", ["missing.yaml", "", 3, None, [], ["two_nodes"]])
-def test_what_is_no_cluster_is_refused_with_what_would_be_one(wanted: object, tmp_path: Path) -> None:
+def test_an_invalid_cluster_is_refused_with_a_valid_form(wanted: object, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"\(got .*"):
         choose(wanted, tmp_path)
 

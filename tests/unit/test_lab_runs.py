@@ -22,7 +22,7 @@ def test_prefix_of_lab_names_can_be_chosen(monkeypatch: pytest.MonkeyPatch) -> N
     assert RunName.of(None).lab_prefix == f"mine-{os.getpid()}"
 
 
-def test_last_three_runs_stay_with_all_their_workers_and_so_does_what_is_no_run() -> None:
+def test_last_three_runs_are_kept_with_all_their_workers_and_so_are_foreign_files() -> None:
     runs = [f"2026010{day}-120000-{day}" for day in range(1, 6)]
     workers = ["20260105-120001-5-gw0", "20260105-120001-5-gw1"]
     assert outdated([*runs, *workers, "mine", ".gitignore"]) == ["20260102-120000-2", "20260101-120000-1"]

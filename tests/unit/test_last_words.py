@@ -40,5 +40,5 @@ runtime.rt0_go()
         ("", ""),
     ],
 )
-def test_the_words_are_those_that_say_why(text: str, words: str) -> None:
+def test_the_terms_are_those_of_the_reasons(text: str, words: str) -> None:
     assert last_words(text.strip()) == words

@@ -50,7 +50,7 @@ def test_every_header_is_named_from_outside_to_inside(frame: bytes, overlay: Enc
 
 
 @each
-def test_headers_lie_side_by_side_from_the_first_byte_to_the_last(
+def test_headers_are_side_by_side_from_the_first_byte_to_the_last(
     frame: bytes, overlay: Encapsulation, names: list[str]
 ) -> None:
     at = 0
@@ -64,7 +64,7 @@ def test_headers_lie_side_by_side_from_the_first_byte_to_the_last(
 
 
 @each
-def test_a_field_says_what_its_bytes_say(frame: bytes, overlay: Encapsulation, names: list[str]) -> None:
+def test_a_field_shows_the_value_of_its_bytes(frame: bytes, overlay: Encapsulation, names: list[str]) -> None:
     read: dict[str, Callable[[bytes], str]] = {
         "destination": lambda raw: raw.hex(":") if len(raw) == 6 else ".".join(map(str, raw)),
         "ttl": lambda raw: str(raw[0]),
@@ -94,5 +94,5 @@ def test_ipv6_has_its_own_fields() -> None:
     assert (first.name, first.length) == ("IPv6", 40)
 
 
-def test_what_is_no_ip_packet_is_payload() -> None:
+def test_a_packet_other_than_ip_is_payload() -> None:
     assert shown(layers_of(ETHERNET + b"\0" * 20, 14, Encapsulation("none"))) == ["Ethernet", "payload"]

@@ -75,7 +75,7 @@ def test_unknown_fields_and_other_case_are_tolerated() -> None:
     ],
 )
 @pytest.mark.row("B41")
-def test_a_value_that_is_no_lease_is_refused_in_few_words(value: str | bytes, complaint: str) -> None:
+def test_a_value_that_is_no_lease_is_refused_briefly(value: str | bytes, complaint: str) -> None:
     with pytest.raises(ValueError, match=complaint) as caught:
         LeaseAttrs.from_json(value)
     assert len(str(caught.value)) < 300
@@ -121,7 +121,7 @@ def test_keys_name_subnets(key: str, subnet: Subnet) -> None:
     ],
 )
 @pytest.mark.row("B40")
-def test_a_key_that_names_no_subnet_is_refused_in_few_words(key: str) -> None:
+def test_a_key_that_names_no_subnet_is_refused_briefly(key: str) -> None:
     with pytest.raises(ValueError, match=r".+") as caught:
         parse_key(key)
     assert len(str(caught.value)) < 200

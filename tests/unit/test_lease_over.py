@@ -131,7 +131,7 @@ def test_a_lease_that_is_over_while_etcd_is_silent_is_a_warning_and_no_more() ->
     assert node.holds_its_key()
 
 
-def test_a_reported_lease_stays_so_while_etcd_is_silent_afterwards() -> None:
+def test_a_reported_lease_stays_reported_while_etcd_is_silent_afterwards() -> None:
     """What etcd has shown last counts: our key was gone."""
     node = Node()
     node.refuse("keep_alive", "grant")
@@ -169,7 +169,7 @@ def test_an_agent_that_starts_where_keep_alives_are_refused_gets_its_subnet() ->
     assert lease.etcd_lease_id != node.lease.etcd_lease_id
 
 
-def test_time_left_is_counted_from_what_etcd_granted() -> None:
+def test_time_left_is_counted_from_the_granted_ttl() -> None:
     life = LeaseLife(NOW, 30.0)
     assert [life.left_s(now) for now in (NOW, NOW + 10, NOW + 30, NOW + 3600)] == [30.0, 20.0, 0.0, 0.0]
     assert life.end().left_s(NOW) == 0

@@ -166,7 +166,7 @@ def test_a_node_may_hold_two_subnets() -> None:
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_one_event_after_the_other_and_whole_lists_lead_to_the_same_peers_and_refusals(seed: int) -> None:
+def test_single_events_and_full_lists_lead_to_the_same_peers_and_refusals(seed: int) -> None:
     """Events look only at subnets that share a network with theirs, lists at all: neither may see more."""
     rng, by_events, by_lists = random.Random(seed), table(), table()
     state: dict[Subnet, Lease] = {}

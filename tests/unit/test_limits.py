@@ -10,7 +10,7 @@ from testbed.errors import WrongEnvironment
 from testbed.host.limits import DESCRIPTORS, FILE_SIZE, GIB, MEMORY, TASKS, explained, needed, too_tight
 
 
-def test_a_limit_below_what_the_lab_needs_is_named_in_the_units_of_ulimit() -> None:
+def test_a_limit_below_the_lab_s_need_is_named_in_the_units_of_ulimit() -> None:
     wants = needed(2, 4, root=True)
     assert too_tight({DESCRIPTORS: 64}, wants) == [
         "environment: the limit of open files is too low (got 64; want at least 328: ulimit -n)"
@@ -21,7 +21,7 @@ def test_a_limit_below_what_the_lab_needs_is_named_in_the_units_of_ulimit() -> N
     ]
 
 
-def test_no_limit_is_enough_and_so_is_what_is_needed() -> None:
+def test_no_limit_is_enough_and_so_is_the_exact_need() -> None:
     wants = needed(100, 200, root=False)
     assert too_tight({}, wants) == []
     assert too_tight(dict(wants), wants) == []
@@ -34,7 +34,7 @@ def test_the_kernel_does_not_count_processes_of_root() -> None:
     assert TASKS not in needed(100, 200, root=True)
 
 
-def test_what_the_kernel_refuses_is_about_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_refusal_of_the_kernel_names_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(resource, "getrlimit", lambda _number: (24, 24))
     error = explained(OSError(errno.EMFILE, os.strerror(errno.EMFILE)))
     assert isinstance(error, WrongEnvironment)
@@ -43,6 +43,6 @@ def test_what_the_kernel_refuses_is_about_a_limit(monkeypatch: pytest.MonkeyPatc
         assert "the limit of processes and threads is reached (got 24;" in str(explained(failure))
 
 
-def test_what_the_kernel_refuses_for_another_reason_is_reported_as_it_is() -> None:
+def test_another_refusal_of_the_kernel_is_reported_unchanged() -> None:
     error = explained(OSError(errno.ENOSPC, "No space left on device", "/run/x"))
     assert (str(error), error.exit_code) == ("[Errno 28] No space left on device: '/run/x'", 1)

@@ -58,7 +58,7 @@ def test_the_run_before_is_found_when_the_log_began_a_new_file_in_between(log: P
     assert shown(runs.before(is_over=True)) == "2" * 40 + "\n"
 
 
-def test_of_a_run_whose_beginning_is_no_longer_kept_its_end_is_shown(log: Path) -> None:
+def test_a_run_whose_beginning_is_no_longer_kept_is_shown_from_there(log: Path) -> None:
     runs = LogRuns(log)
     run(runs, log, "old\n" + "1" * 119 + "\n", limit=100)
     run(runs, log, "2\n", limit=100)

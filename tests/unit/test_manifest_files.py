@@ -92,7 +92,7 @@ def test_a_web_address_is_fetched(site: str, path: str) -> None:
 @pytest.mark.parametrize(
     ("path", "reason"), [("nowhere.yaml", "File not found"), ("a b", "URL can't contain control characters")]
 )
-def test_what_cannot_be_fetched_is_a_line(site: str, path: str, reason: str) -> None:
+def test_an_unavailable_part_is_a_line(site: str, path: str, reason: str) -> None:
     with pytest.raises(InvalidInput, match=rf"{path}: cannot be fetched \(got {reason}"):
         read_files([f"{site}/{path}"], recursive=False)
 

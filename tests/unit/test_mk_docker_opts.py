@@ -33,16 +33,14 @@ def test_the_forms_are_the_scripts(flags: tuple[str, ...], text: str, tmp_path: 
     assert (tmp_path / "docker.env").read_text() == text
 
 
-def test_it_says_what_the_agent_writes_by_itself(tmp_path: Path) -> None:
+def test_the_agent_writes_the_same_by_itself(tmp_path: Path) -> None:
     found = read_env(REAL)
     assert isinstance(found, SubnetEnv)
     assert main(["-f", str(REAL), "-d", str(tmp_path / "docker.env")]) == 0
     assert (tmp_path / "docker.env").read_text() == render_docker_opts(found)
 
 
-def test_a_subnet_env_that_is_not_there_is_an_error_with_its_name(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_missing_subnet_env_is_an_error_with_its_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["-f", str(tmp_path / "none"), "-d", str(tmp_path / "docker.env")]) == 3
     assert capsys.readouterr().err == f"error: {tmp_path / 'none'}: No such file or directory\n"
     assert not (tmp_path / "docker.env").exists()

@@ -84,7 +84,7 @@ $TTL 5
     }
 
 
-def test_records_depend_on_what_there_is_and_not_on_its_order() -> None:
+def test_records_do_not_depend_on_the_order_of_objects() -> None:
     services = [service("a"), service("b", clusterIP="10.96.0.21")]
     pods = [pod("web1", "10.0.1.2"), pod("web2", "10.0.2.2")]
     assert records(services, pods) == records(services[::-1], pods[::-1])
@@ -147,7 +147,7 @@ def test_server_serves_these_zones_and_the_root_s() -> None:
     assert "listen: 10.96.0.10@53\n" in text
 
 
-def test_every_pod_is_told_the_usual_search_list() -> None:
+def test_every_pod_gets_the_usual_search_list() -> None:
     assert resolv_conf("default").splitlines() == [
         "search default.svc.cluster.local svc.cluster.local cluster.local",
         "nameserver 10.96.0.10",
@@ -162,7 +162,7 @@ def dns_of(network: str = "10.0.0.0/16", more: str = "") -> bool:
     return read_cluster(CLUSTER.format(network=network, more=more).encode(), "x.yaml").dns
 
 
-def test_a_cluster_has_names_unless_it_says_no() -> None:
+def test_a_cluster_has_dns_unless_it_is_disabled() -> None:
     assert dns_of()
     assert not dns_of(more="dns: false\n")
 
@@ -195,7 +195,7 @@ def answer_to(question: bytes, serial: int = 7, flags: int = 0x8400) -> bytes:
     return header + question[12:] + struct.pack("!HHHIH", 0xC00C, 6, 1, 5, len(data)) + data
 
 
-def test_question_for_a_serial_is_as_rfc_1035_wants_it() -> None:
+def test_question_for_a_serial_follows_rfc_1035() -> None:
     assert serial_question("cluster.local", 0x1234) == bytes.fromhex(
         "1234 0000 0001 0000 0000 0000 07 636c7573746572 05 6c6f63616c 00 0006 0001"
     )
@@ -206,7 +206,7 @@ def test_serial_is_read_from_the_answer() -> None:
     assert serial_answer(question, answer_to(question, 4_000_000_000)) == 4_000_000_000
 
 
-def test_what_does_not_answer_the_question_is_no_serial() -> None:
+def test_an_answer_to_another_question_is_no_serial() -> None:
     question, other = serial_question("cluster.local", 5), serial_question("cluster.local", 6)
     for wrong in (b"", answer_to(question)[:30], answer_to(other), answer_to(question, flags=0x8405)):
         with pytest.raises(NotAnAnswer):

@@ -75,7 +75,7 @@ def test_a_namespace_of_the_same_file_may_stand_before_and_behind_its_objects() 
         assert [dict(one.labels) for one in found.namespaces] == [{"team": "sales", NAME_LABEL: "shop"}]
 
 
-def test_an_object_of_a_namespace_that_is_not_there_is_refused_with_those_that_are() -> None:
+def test_an_object_of_a_missing_namespace_is_refused_with_the_existing_ones() -> None:
     want = "want default, kube-system, shop; or a document of kind Namespace"
     assert problems(SHOP, pod("web", "shpo")) == [f"metadata.namespace: no such namespace (got shpo; {want})"]
     assert cluster(pod("web", "kube-system")).pods[0].key == ObjectKey("kube-system", "web")

@@ -30,7 +30,7 @@ def _within_a_verb() -> object:
         ("no,po", {NODE: (), POD: ()}),
     ],
 )
-def test_words_name_kinds_and_objects(words: str, meant: dict[Kind, tuple[str, ...]]) -> None:
+def test_arguments_name_kinds_and_objects(words: str, meant: dict[Kind, tuple[str, ...]]) -> None:
     found = objects_meant(words.split(), KINDS)
     assert (found, list(found)) == (meant, list(meant))
 
@@ -55,7 +55,7 @@ def test_all_is_every_kind_that_is_shown_by_all_and_taken_by_the_verb() -> None:
         ("svc/web db", "do not mix"),
     ],
 )
-def test_words_that_name_nothing_are_refused(words: str, refused: str) -> None:
+def test_arguments_that_name_nothing_are_refused(words: str, refused: str) -> None:
     with pytest.raises(click.UsageError, match=refused):
         objects_meant(words.split(" "), KINDS)
 

@@ -36,7 +36,7 @@ def refused(underlay: str) -> str:
 @pytest.mark.parametrize(
     ("said", "meant"), [("topology: single", False), ("switch: bridge", False), ("switch: ovs", True)]
 )
-def test_switches_are_bridges_unless_the_file_says_ovs(said: str, meant: bool) -> None:
+def test_switches_are_bridges_unless_the_file_chooses_ovs(said: str, meant: bool) -> None:
     cluster = read_cluster(CLUSTER.format(underlay=said).encode(), "c.yaml")
     is_ovs = cluster.underlay.switch == "ovs"
     assert is_ovs is meant
@@ -44,7 +44,7 @@ def test_switches_are_bridges_unless_the_file_says_ovs(said: str, meant: bool) -
     assert plan.open_vswitch is meant
 
 
-def test_another_switch_is_refused_with_the_ones_there_are() -> None:
+def test_another_switch_is_refused_with_the_supported_ones() -> None:
     said = refused("switch: openvswitch")
     assert "c.yaml:5:" in said
     assert "underlay.switch: " in said

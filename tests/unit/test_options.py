@@ -57,7 +57,7 @@ def test_a_switch_needs_no_value_and_may_be_turned_off(word: str, value: bool) -
 
 
 @pytest.mark.row("B1")
-def test_a_switch_takes_no_second_word_as_its_value() -> None:
+def test_a_switch_takes_no_second_argument_as_its_value() -> None:
     assert problems("--ip-masq", "false") == [
         "command line: unexpected argument (got 'false'; want flags only after a command)"
     ]
@@ -138,7 +138,7 @@ def test_a_word_that_is_no_flag_is_named_with_a_near_match(argv: list[str], line
 
 @pytest.mark.parametrize("name", sorted(UNSUPPORTED))
 @pytest.mark.row("B1")
-def test_a_flag_of_flannel_that_we_lack_is_refused(name: str) -> None:
+def test_a_flag_of_flannel_that_is_unsupported_is_refused(name: str) -> None:
     (line,) = problems(f"--{name}=x")
     assert line.startswith(f"--{name}: not supported by this agent")
     (line,) = problems(environ={"FLANNELD_" + name.upper().replace("-", "_"): "x"})

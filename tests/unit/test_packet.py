@@ -48,7 +48,7 @@ def test_checksum_equals_the_word_by_word_sum() -> None:
 
 
 @pytest.mark.parametrize("data", [b"", b"\0\0", b"\xff\xff", b"\xff\xff\xff\xff", b"\0\1\xff\xfe"])
-def test_checksum_tells_the_two_zeroes_apart(data: bytes) -> None:
+def test_checksum_distinguishes_the_two_zeroes(data: bytes) -> None:
     assert internet_checksum(data) == slow_checksum(data)
 
 

@@ -84,7 +84,7 @@ def victim(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("operation", OPERATIONS)
 @pytest.mark.parametrize("plant", PLANTS)
-def test_what_is_no_plain_file_is_named_and_neither_followed_nor_waited_for(
+def test_a_special_file_is_named_and_neither_followed_nor_waited_for(
     plant: str, operation: str, tmp_path: Path, victim: Path
 ) -> None:
     path = tmp_path / "file"
@@ -165,7 +165,7 @@ def test_new_files_are_private_whatever_the_umask(tmp_path: Path) -> None:
     assert modes == {"log": 0o600, "record": 0o600, "hosts": 0o644}
 
 
-def test_what_is_handed_to_a_program_is_an_ordinary_descriptor(tmp_path: Path) -> None:
+def test_the_descriptor_handed_to_a_program_is_an_ordinary_one(tmp_path: Path) -> None:
     descriptor = plain(tmp_path / "log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     try:
         assert os.get_blocking(descriptor)
@@ -174,7 +174,7 @@ def test_what_is_handed_to_a_program_is_an_ordinary_descriptor(tmp_path: Path) -
         os.close(descriptor)
 
 
-def test_last_line_of_a_log_that_is_none_is_empty(tmp_path: Path, victim: Path) -> None:
+def test_last_line_of_a_missing_log_is_empty(tmp_path: Path, victim: Path) -> None:
     assert last_line(victim) == VICTIM.decode().strip()
     (tmp_path / "log").symlink_to(victim)
     assert last_line(tmp_path / "log") == ""

@@ -7,7 +7,7 @@ def test_a_short_pod_name_is_seen_in_its_link() -> None:
     assert host_end("nginx") == "vethnginx"
 
 
-def test_long_names_fit_and_stay_apart() -> None:
+def test_long_names_fit_and_do_not_overlap() -> None:
     names = [f"a-pod-with-a-long-name-{number}" for number in range(50)] + ["a.pod", "a-pod", "x" * 63]
     links = {host_end(name) for name in names}
     assert len(links) == len(names)

@@ -21,7 +21,7 @@ def test_a_pair_that_lost_only_some_is_skipped_too() -> None:
     assert skip([pair("a", "gone", 2, sent=3)], {"gone"})[0].skipped
 
 
-def test_what_was_answered_is_a_result_and_what_lost_between_others_is_lost() -> None:
+def test_an_answer_is_a_result_and_a_silent_pair_is_lost() -> None:
     results = [pair("a", "gone", 1), pair("a", "b", 0)]
     assert skip(results, {"gone"}) == results
     assert skip(results, ()) == results

@@ -74,7 +74,7 @@ def test_a_crashed_container_shows_its_exit_code_restarts_and_reason() -> None:
     assert status.pid is None
 
 
-def test_what_is_waited_for_is_named() -> None:
+def test_the_awaited_part_is_named() -> None:
     assert why_not_ready(statuses(RUNNING), sandbox=True) == ""
     assert "c0 does not listen" in why_not_ready(statuses(STARTING), sandbox=True)
     assert "c1: CrashLoopBackOff (nosuch: no such program)" in why_not_ready(statuses(RUNNING, CRASHED), sandbox=True)

@@ -36,7 +36,7 @@ def test_a_pod_that_becomes_ready_by_itself_is_noticed_soon() -> None:
     wait_until(lambda: calls[-1], timeout_s=5, what="ready is told without anybody saying so")
 
 
-def test_a_change_that_a_pod_tells_is_looked_at_at_once_and_sameness_is_not_told() -> None:
+def test_a_change_that_a_pod_reports_is_handled_at_once_and_unchanged_state_is_not_reported() -> None:
     pod, changes, calls, looks = StandIn(replace(STARTING, ready=True)), Changes(), list[bool](), list[int]()
 
     def pods() -> list[Pod]:

@@ -298,7 +298,7 @@ def test_more_policies_are_no_more_rules() -> None:
     assert len(many(500).sets["ingress-tomcat-4-ports"]) == 500
 
 
-def test_the_bridge_keeps_from_an_isolated_pod_what_is_not_for_its_addresses() -> None:
+def test_the_bridge_delivers_to_an_isolated_pod_only_packets_for_its_addresses() -> None:
     both = world(policy({"podSelector": {}, "policyTypes": ["Ingress", "Egress"]}))
     assert wanted_on_bridge(both, "node1").sets == {
         "senders": {"vethclient"},
@@ -344,7 +344,7 @@ def as_protocol(name: str) -> Protocol:
 
 
 @pytest.mark.parametrize("seed", range(SETS))
-def test_answer_and_tables_are_what_a_naive_reading_says(seed: int) -> None:
+def test_answer_and_tables_agree_with_a_naive_evaluation(seed: int) -> None:
     pods = nine_pods()
     policies = RandomPolicies(seed, pods).some()
     one = as_world(policies, pods)

@@ -46,7 +46,7 @@ def test_everything_that_is_missing_is_reported_at_once(monkeypatch: pytest.Monk
 
 
 @pytest.mark.row("B8")
-def test_without_a_tun_driver_the_udp_backend_says_what_to_load(
+def test_without_a_tun_driver_the_udp_backend_names_the_module_to_load(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     preconditions.check_tun()

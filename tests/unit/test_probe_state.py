@@ -43,7 +43,7 @@ def test_a_container_is_ready_from_its_first_success_until_three_failures_in_a_r
     assert passing(NOT_READY_YET, results) == said
 
 
-def test_more_successes_are_needed_where_the_probe_says_so() -> None:
+def test_more_successes_are_needed_if_the_probe_sets_a_threshold() -> None:
     assert passing(NOT_READY_YET, "++-+++", successThreshold=3) == "nnnnny"
     assert passing(NOT_READY_YET, "+++-++-", successThreshold=2, failureThreshold=1) == "nyynny" + "n"
 

@@ -51,7 +51,7 @@ def test_a_rollout_is_new_then_goes_on_then_is_done() -> None:
     assert found[2].message == f'ReplicaSet "{NAME}" has successfully progressed.'
 
 
-def test_one_that_stands_still_for_its_deadline_says_so_from_then_on_and_can_still_end_well() -> None:
+def test_one_without_progress_for_its_deadline_reports_that_from_then_on_and_can_still_complete() -> None:
     assert condition(after((0, BEGIN), (5, HALF), (65, HALF)), "Progressing").reason == "ReplicaSetUpdated"
     late = condition(after((0, BEGIN), (5, HALF), (80, HALF)), "Progressing")
     assert (late.status, late.reason, late.changed_at) == ("False", "ProgressDeadlineExceeded", 65)
@@ -59,7 +59,7 @@ def test_one_that_stands_still_for_its_deadline_says_so_from_then_on_and_can_sti
     assert (done.status, done.reason, done.changed_at) == ("True", "NewReplicaSetAvailable", 90)
 
 
-def test_one_that_was_done_stays_so_when_a_pod_fails() -> None:
+def test_a_completed_one_remains_complete_when_a_pod_fails() -> None:
     progress = after((0, BEGIN), (9, ALL), (500, HALF))
     assert condition(progress, "Progressing").reason == "NewReplicaSetAvailable"
     assert condition(progress, "Available").changed_at == 500

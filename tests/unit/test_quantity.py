@@ -30,7 +30,7 @@ def test_a_quantity_is_read_as_kubernetes_reads_it(written: int | str, meant: in
 @pytest.mark.parametrize(
     "written", ["", "Mi", "64 Mi", "64MB", "-1", -1, "1e", "1e1000", "64mi", "one", "0x10", "1,5Gi"]
 )
-def test_what_is_no_quantity_is_refused(written: int | str) -> None:
+def test_an_invalid_quantity_is_refused(written: int | str) -> None:
     with pytest.raises(PydanticCustomError):
         bytes_of(written)
 

@@ -14,7 +14,7 @@ def test_every_part_must_be_fulfilled() -> None:
     assert readiness.reasons() == ()
 
 
-def test_what_was_in_order_may_fail_again() -> None:
+def test_a_healthy_part_may_fail_again() -> None:
     readiness = Readiness(["lease"])
     readiness.mark_ready("lease")
     readiness.mark_unready("lease", "fenced")

@@ -16,7 +16,7 @@ def test_replicas_are_spread_over_the_nodes() -> None:
     assert Cluster(replica_set(4)).spread() == {"node1": 2, "node2": 1, "node3": 1}
 
 
-def test_what_is_as_wanted_needs_nothing() -> None:
+def test_a_correct_state_needs_no_change() -> None:
     cluster = Cluster(deployment(6))
     decision = cluster.decide()
     assert (decision.actions, decision.scaled, decision.sets) == ((), (), cluster.sets)
@@ -226,7 +226,7 @@ def test_pods_stay_on_a_drained_node_when_no_other_takes_them() -> None:
     assert cluster.decide().actions == (CannotPlace(one.wanted.owner, "node1 is drained"),)
 
 
-def test_pods_whose_template_names_a_drained_node_stay() -> None:
+def test_pods_whose_template_names_a_drained_node_are_kept() -> None:
     cluster = Cluster(deployment(2, pod={"nodeName": "node2"})).change_node("node2", leaving=True)
     assert cluster.decide().actions == ()
 

@@ -18,7 +18,7 @@ from testbed.errors import TestbedError
 from tests.reference import PAGE, page
 
 
-def test_the_reference_is_what_the_code_says() -> None:
+def test_the_reference_agrees_with_the_code() -> None:
     assert PAGE.read_text(encoding="utf-8") == page(), "docs/reference.md is old (want: scripts/reference --write)"
 
 

@@ -37,7 +37,7 @@ def test_a_skipped_pair_is_neither_lost_nor_received(capsys: pytest.CaptureFixtu
     ]
 
 
-def test_many_targets_have_a_line_for_each_sender_in_which_what_was_skipped_is_not_lost(
+def test_many_targets_have_a_line_for_each_sender_and_a_skipped_pair_is_not_lost(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     many = [ping(f"pod{number}", 1) for number in range(render.MATRIX_TARGETS)]

@@ -73,14 +73,14 @@ def test_the_qos_class_is_that_of_kubernetes(containers: list[Resources], wanted
         ("resources: {claims: [{name: x}]}", "claims: unknown or unsupported key"),
     ],
 )
-def test_what_is_wrong_is_named(given: str, said: str) -> None:
+def test_mistakes_are_named(given: str, said: str) -> None:
     with pytest.raises(SpecError) as caught:
         read(given)
     assert said in str(caught.value)
     assert len(caught.value.problems) == 1
 
 
-def test_only_what_is_not_kept_to_is_warned_of() -> None:
+def test_only_an_ignored_setting_is_warned_of() -> None:
     given = "resources: {limits: {cpu: 1, memory: 1Gi, ephemeral-storage: 1Gi}, requests: {memory: 1Mi}}"
     found = read(given)
     assert [str(warning).partition("resources.")[2] for warning in found.warnings] == [
@@ -126,7 +126,7 @@ def test_in_version_2_groups_are_below_the_root_where_it_hands_controllers_down(
     assert found["memory"] == CgroupPlace(2, Path("/sys/fs/cgroup"))
 
 
-def test_without_root_groups_are_below_what_systemd_has_left_to_the_user() -> None:
+def test_without_root_groups_are_below_the_one_that_systemd_delegates_to_the_user() -> None:
     service = "/user.slice/user-1000.slice/user@1000.service"
     handed = hands_down(**{"user@1000.service": ["memory", "cpu"], "cgroup": ["memory", "cpu"]})
     found = places(MOUNTS_V2, f"0::{service}/app.slice/terminal.scope\n", handed, root=False)

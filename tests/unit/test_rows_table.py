@@ -64,7 +64,7 @@ def test_every_row_is_in_the_table_of_its_letter() -> None:
         assert f"| {name} | " in table(name[0], {})
 
 
-def test_a_page_is_written_whole_with_its_tables() -> None:
+def test_a_page_is_written_completely_with_its_tables() -> None:
     made = page("reliability.md", {"B1": {"tests/a.py::test_x": "passed"}})
     assert made.startswith("# Results: faults and wrong input\n")
     assert "| a.py: x | holds |" in made
@@ -106,7 +106,7 @@ def test_a_miss_shows_its_reason() -> None:
     assert "DOES NOT HOLD: 1 of 1 tests; works again after 7.5 s (limit 5 s) |" in made
 
 
-def test_a_report_that_is_not_there_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_missing_report_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([str(tmp_path / "none.json")]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("error: scripts/reliability-table: ")

@@ -52,7 +52,7 @@ def test_a_datagram_of_many_inner_packets_becomes_one_datagram_each() -> None:
         assert len(list(unwrap(piece, 0, FLANNEL))) == 1
 
 
-def test_what_a_kernels_tunnel_carries_is_cut_with_both_headers() -> None:
+def test_packets_of_a_kernels_tunnel_are_cut_with_both_headers() -> None:
     inner = MAC + ipv4("10.0.1.2", "10.0.2.2", tcp(7, bytes(2500)), protocol=6)
     whole = MAC + ipv4("192.168.8.1", "192.168.8.2", udp(40000, 8472, bytes(8) + inner))
     pieces = cut(whole, 14, Offload(True, GSO_TCP4, 1000, 84, 16), VXLAN)
@@ -89,5 +89,5 @@ def test_an_unfinished_checksum_is_completed() -> None:
 
 
 @pytest.mark.parametrize("frame", [b"", b"\x50" * 40, MAC + b"arp"], ids=["empty", "version 5", "not ip"])
-def test_what_is_no_ip_stays_as_it_is(frame: bytes) -> None:
+def test_a_packet_other_than_ip_is_unchanged(frame: bytes) -> None:
     assert cut(frame, 0, Offload(True, GSO_TCP4, 1000, 20, 16), NO_OVERLAY) == [frame]

@@ -36,6 +36,6 @@ def test_a_selector_chooses(selector: str, names: str) -> None:
 
 
 @pytest.mark.parametrize("selector", ["", ",", "app=web,", "=web", "app in web", "app in (web", "a b", "a=b=c"])
-def test_what_is_no_selector_is_refused_in_words(selector: str) -> None:
+def test_an_invalid_selector_is_refused_with_a_reason(selector: str) -> None:
     with pytest.raises(ValueError, match=r"not a selector \(got .*; want KEY=VALUE"):
         parse_selector(selector)

@@ -91,7 +91,7 @@ def test_two_names_of_one_number_get_two() -> None:
     assert len({one.spec.cluster_ip for one in found}) == len({one.spec.ports[0].node_port for one in found}) == 200
 
 
-def test_when_every_node_port_is_taken_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_exhausted_node_ports_are_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("testbed.cluster.service_addresses.NODE_PORTS", (30000, 30004))
     with pytest.raises(NothingFree, match="all 5 are taken"):
         allocate([service(f"s{number}", type="NodePort") for number in range(6)])
@@ -227,7 +227,7 @@ def test_equal_tables_need_no_script() -> None:
     assert difference(table(bound(HERE)), table(bound(HERE))) == ""
 
 
-def test_a_whole_table_replaces_whatever_is_there() -> None:
+def test_a_complete_table_replaces_the_existing_one() -> None:
     script = whole(skeleton(NETWORK), table(bound(HERE)))
     assert script.startswith("table ip testbed-services\ndelete table ip testbed-services\ntable ip testbed-services {")
     assert "add element ip testbed-services cluster-ips { 10.96.3.7 . tcp . 80 : goto service-web-tcp-80 }" in script
@@ -298,7 +298,7 @@ def test_every_mistake_of_services_is_reported_at_once() -> None:
 
 
 @pytest.mark.row("B15", "B16")
-def test_numbers_that_two_services_want_are_reported_with_the_other_line() -> None:
+def test_numbers_that_two_services_claim_are_reported_with_the_other_line() -> None:
     spec = "{selector: {app: web}, ports: [{port: 80, nodePort: 30080}], type: NodePort, clusterIP: 10.96.0.5}"
     assert problems(spec, spec) == [
         "error: f.yaml:21:59: spec.ports[0].nodePort: "
@@ -340,7 +340,7 @@ def test_a_cluster_ip_that_is_no_address_is_refused(text: str) -> None:
 
 @pytest.mark.row("B15")
 @pytest.mark.parametrize("number", ["80", "8285", "2379", "29999", "32768", "65536", "-1", "x"])
-def test_a_node_port_that_others_may_have_or_that_is_none_is_refused(number: str) -> None:
+def test_a_node_port_that_is_invalid_or_may_be_taken_is_refused(number: str) -> None:
     """Those of the overlay and of etcd are outside the range, so no Service can take them."""
     (told,) = problems(f"{{selector: {{app: web}}, ports: [{{port: 80, nodePort: {number}}}], type: NodePort}}")
     assert "spec.ports[0].nodePort: " in told

@@ -15,7 +15,7 @@ def asked(nodes: list[Any]) -> list[tuple[str, str]]:
     return [(sender.name, str(target.address)) for sender, target in handshake_initiators(nodes)]
 
 
-def test_of_each_two_nodes_one_begins_so_that_no_handshake_meets_another() -> None:
+def test_of_each_two_nodes_only_one_initiates_so_that_handshakes_do_not_collide() -> None:
     assert asked([node(1), node(2), node(3)]) == [("node1", "10.0.2.1"), ("node1", "10.0.3.1"), ("node2", "10.0.3.1")]
 
 

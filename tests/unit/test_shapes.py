@@ -349,7 +349,7 @@ def test_namespaces_are_those_of_kubernetes() -> None:
     assert (about["Fault"]["apiVersion"], about["Dns"]["name"]) == ("testbed/v1", "dns")
 
 
-def test_what_is_ours_is_in_one_place_and_of_its_type() -> None:
+def test_our_own_nodes_are_in_one_place_and_of_their_type() -> None:
     types = {"Pod": PodOwnFacts, "Node": NodeOwnFacts, "Deployment": DeploymentFacts, "Service": ServiceOwnFacts}
     for kind, shape in OBJECTS:
         assert ("testbed" in shape) is (kind in types)

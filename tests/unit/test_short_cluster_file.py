@@ -77,7 +77,7 @@ def test_a_name_twice_in_the_list_is_a_problem() -> None:
 
 
 @pytest.mark.parametrize("nodes", ["[1, 2]", "[[a]]", "3", "a"])
-def test_what_is_neither_names_nor_a_mapping_is_refused(nodes: str) -> None:
+def test_a_value_that_is_neither_names_nor_a_mapping_is_refused(nodes: str) -> None:
     assert re.fullmatch(
         r"error: c.yaml:1:8: nodes: wrong type \(got .*; want a mapping\)", problems(f"nodes: {nodes}\n")
     )

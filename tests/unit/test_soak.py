@@ -12,7 +12,7 @@ from testbed.testing.trial_run import Findings
 BEFORE = {"node1 agent descriptors": 20, "node1 agent RSS kB": 40_000, "etcd leases": 3, "node1 agent CPU ticks": 5}
 
 
-def test_what_stays_and_what_the_system_does_by_itself_is_no_problem() -> None:
+def test_kept_state_and_system_settings_are_no_problem() -> None:
     assert grown({**BEFORE, "node1 agent RSS kB": 43_000, "node1 agent CPU ticks": 5_000}, BEFORE) == []
 
 
@@ -22,7 +22,7 @@ def test_everything_that_leaks_is_reported() -> None:
     assert [line.partition(":")[0] for line in told] == ["node1 agent descriptors", "node1 agent RSS kB", "etcd leases"]
 
 
-def test_what_was_not_counted_before_is_not_compared() -> None:
+def test_a_new_counter_is_not_compared() -> None:
     assert grown({"node4 links": 9}, BEFORE) == []
 
 
@@ -55,7 +55,7 @@ def test_a_history_is_replayed_with_each_trial_once(tmp_path: Path) -> None:
         ('{"trial": "F99 nothing", "attempt": 1}\n', ":1: unknown trial (got F99 nothing)"),
     ],
 )
-def test_what_is_no_history_is_reported_with_its_line(text: str, complaint: str, tmp_path: Path) -> None:
+def test_an_invalid_history_is_reported_with_its_line(text: str, complaint: str, tmp_path: Path) -> None:
     (tmp_path / "history").write_text(text)
     with pytest.raises(NoHistory) as caught:
         replay(tmp_path / "history")

@@ -92,7 +92,7 @@ def test_a_huge_file_is_not_read_whole(tmp_path: Path) -> None:
 
 
 @pytest.mark.row("B9")
-def test_a_file_that_is_not_there_or_a_directory_is_one_problem(tmp_path: Path) -> None:
+def test_a_missing_file_or_a_directory_is_one_problem(tmp_path: Path) -> None:
     for path, reason in ((tmp_path / "none.yaml", "No such file or directory"), (tmp_path, "Is a directory")):
         with pytest.raises(SpecError) as caught:
             load_cluster(path)

@@ -37,12 +37,12 @@ def test_a_volume_that_a_real_program_mounts_is_refused() -> None:
     assert "persistentVolumeClaim: not supported here" in str(caught.value)
 
 
-def test_a_volume_that_is_supported_stays() -> None:
+def test_a_supported_volume_is_kept() -> None:
     found = read(f"{{volumes: [{{name: v, hostPath: {{path: /srv}}}}], containers: [{{name: c, image: a, {MOUNT}}}]}}")
     assert found.pods[0].spec.volumes[0].host_path is not None
 
 
-def test_variables_from_elsewhere_are_left_out_and_those_of_fields_stay() -> None:
+def test_foreign_variables_are_left_out_and_those_of_fields_are_kept() -> None:
     other = "{name: A, valueFrom: {resourceFieldRef: {resource: limits.cpu}}}"
     field = "{name: B, valueFrom: {fieldRef: {fieldPath: status.podIP}}}"
     found = read(f"{{containers: [{{name: c, image: mysql, env: [{other}, {field}]}}]}}")
@@ -67,6 +67,6 @@ def test_a_stand_in_waits_for_no_config_map_and_no_secret() -> None:
 
 
 @pytest.mark.parametrize("spec", ["x", "{containers: x}", "{containers: [x, {image: 3}], volumes: [x, {name: v}]}"])
-def test_nonsense_is_left_to_those_who_complain(spec: str) -> None:
+def test_nonsense_is_left_to_the_parser_that_complains(spec: str) -> None:
     with pytest.raises(SpecError):
         read(spec)

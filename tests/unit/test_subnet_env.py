@@ -151,7 +151,7 @@ def test_a_bad_file_is_no_previous_subnet_and_the_warning_says_where(
 
 
 @pytest.mark.row("B38")
-def test_what_is_no_file_is_no_previous_subnet(tmp_path: Path) -> None:
+def test_a_missing_file_is_no_previous_subnet(tmp_path: Path) -> None:
     assert read_previous_subnet(tmp_path / "absent") == (None, None)
     fifo, link = tmp_path / "fifo", tmp_path / "link"
     os.mkfifo(fifo)

@@ -140,7 +140,7 @@ def test_a_subnet_that_is_not_known_to_be_ours_is_left_alone(previous: str | Non
     assert before.items() <= node.registry.keys.items()
 
 
-def test_a_reservation_stays_one_and_gets_our_attributes() -> None:
+def test_a_reservation_stays_a_reservation_and_gets_our_attributes() -> None:
     node = Node(attrs=attrs("192.168.8.227", "vxlan"))
     node.registry.put_lease("10.0.46.0/24", "192.168.8.227", ttl_s=None)
     for _ in range(3):
@@ -202,7 +202,7 @@ def test_a_lost_race_is_followed_by_another_subnet_at_once() -> None:
 
 
 @pytest.mark.row("F25")
-def test_without_a_free_subnet_it_says_so_and_waits_for_one(caplog: pytest.LogCaptureFixture) -> None:
+def test_without_a_free_subnet_it_reports_that_and_waits_for_one(caplog: pytest.LogCaptureFixture) -> None:
     node = Node(network='{"Network":"10.0.0.0/28"}')
     held = [node.registry.put_lease(f"10.0.0.{base}/30", "192.168.8.228") for base in (4, 8, 12)]
     node.clock.at(25, lambda: node.registry.expire(held[1]))
@@ -247,7 +247,7 @@ def test_a_race_that_is_lost_ten_times_is_reported_with_the_free_subnets(caplog:
     assert 0 < node.clock.now() - started < 1
 
 
-def test_acquire_outlasts_an_outage_and_stops_when_told() -> None:
+def test_acquire_outlasts_an_outage_and_stops_on_request() -> None:
     node = Node()
     node.registry.failure = RegistryUnavailable("no answer")
     node.clock.at(60, lambda: setattr(node.registry, "failure", None))
@@ -421,7 +421,7 @@ def test_a_node_that_moves_takes_its_subnet_along_under_the_same_lease() -> None
     assert again.acquire().subnet == before.subnet
 
 
-def test_a_node_that_moves_does_not_touch_a_key_that_is_another_nodes_by_now() -> None:
+def test_a_node_that_moves_does_not_touch_a_key_that_now_belongs_to_another_node() -> None:
     node = Node()
     lease = node.acquire()
     node.registry.delete(lease)

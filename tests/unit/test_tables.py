@@ -37,7 +37,7 @@ FILLINGS: dict[str, Sequence[str]] = {
 
 @pytest.mark.parametrize("filling", FILLINGS)
 @pytest.mark.parametrize("table", TABLES, ids=str)
-def test_every_cell_is_whole_on_a_terminal_of_80_columns(
+def test_no_cell_is_cut_on_a_terminal_of_80_columns(
     table: KnownTable, filling: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     texts = FILLINGS[filling]
@@ -90,7 +90,7 @@ def test_two_addresses_stand_below_one_another_where_a_line_is_too_short_for_bot
     assert len(lines(NODES, [NODE], 120)) == 2
 
 
-def test_texts_wrap_between_words_and_a_path_stays_whole() -> None:
+def test_texts_wrap_between_words_and_a_path_is_not_broken() -> None:
     rows = [
         ("kernel: wireguard", "no", "a module that is not loaded now and was not tried", "the wireguard backend"),
         ("tomcat10", "yes", "/usr/share/catalina.sh", "image tomcat"),
@@ -119,7 +119,7 @@ def test_long_cells_of_the_last_column_stand_below_their_rows() -> None:
     ]
 
 
-def test_the_last_column_without_which_the_others_fit_gets_lines_of_its_own() -> None:
+def test_the_widest_last_column_gets_lines_of_its_own() -> None:
     nodes = (*NODES, "BACKEND", "DATAPATH", "AGENT PID")
     node = ("node1", "192.168.8.227", "10.0.46.0/24", "ready", "1/1", "0", "udp", "native", "4234")
     assert lines(nodes, [node], 80) == [

@@ -140,7 +140,7 @@ def test_each_site_of_a_wan_is_a_segment_and_the_router_has_a_port_in_each() -> 
     assert found.next_routers([1]) == {0: (1, "r1"), 2: (1, "r1")}
 
 
-def test_the_way_through_several_routers_is_the_one_with_the_fewest() -> None:
+def test_the_path_through_several_routers_is_the_one_with_the_fewest() -> None:
     """s1 r1 s2 r2 s3, and r3 from s1 to s3 directly over a cable to r2."""
     ends = [("r1", "s1"), ("r1", "s2"), ("r2", "s2"), ("r2", "s3"), ("r3", "s1"), ("r3", "r2"), ("a", "s1")]
     found = Wiring(("a",), ("s1", "s2", "s3"), tuple(Cable(*pair) for pair in ends), ("r1", "r2", "r3"))
@@ -236,7 +236,7 @@ def test_a_topology_of_a_user_s_file_becomes_links_of_the_cluster(users_file: Pa
         (("self.addLink(core", "self.addlink(core"), "cannot be built (AttributeError: "),
     ],
 )
-def test_what_is_wrong_in_a_user_s_file_is_one_line(users_file: Path, changed: tuple[str, str], what: str) -> None:
+def test_a_mistake_in_a_user_s_file_is_one_line(users_file: Path, changed: tuple[str, str], what: str) -> None:
     users_file.write_text(USERS_FILE.replace(*changed))
     with pytest.raises(SpecError) as caught:
         generate(choose(f"{users_file}:Rack", None), 0)

@@ -18,7 +18,7 @@ from testbed.trace.arguments import arguments_of
         ("tomcat:65536", "tomcat:65536: not a port"),
     ],
 )
-def test_what_is_no_destination_is_refused_in_one_line(destination: str, says: str) -> None:
+def test_an_invalid_destination_is_refused_in_one_line(destination: str, says: str) -> None:
     with pytest.raises(TestbedError, match=f"^testbed trace: {says}") as refused:
         arguments_of("client", destination, None)
     assert refused.value.exit_code == 2

@@ -68,7 +68,7 @@ def test_earlier_datagrams_handshakes_and_other_ports_are_none_of_its() -> None:
     assert found == {}
 
 
-def test_what_was_heard_is_kept_beside_and_datagrams_of_others_are_dropped() -> None:
+def test_early_replies_are_kept_and_datagrams_of_others_are_dropped() -> None:
     sealed = datagram(5, len(PROBE))
     told = unsealed(
         [

@@ -88,7 +88,7 @@ def test_translated_addresses_do_not_hide_it() -> None:
     assert [role for _, role in shown(story)] == ["request", "request", "reply", "reply"]
 
 
-def test_packet_that_is_sent_again_is_counted_and_not_told_twice() -> None:
+def test_retransmitted_packet_is_counted_and_not_shown_twice() -> None:
     story = told(
         sighting("a", "eth0", "out", 1, request(), number=1),
         sighting("a", "eth0", "out", 9, request(identification=8), number=2),
@@ -143,7 +143,7 @@ def test_an_ipv6_error_is_about_the_probe_whose_payload_it_quotes() -> None:
         assert role_in(CARRIED_ERROR, recogniser) is expected
 
 
-def test_an_ipv6_error_about_the_answer_is_told_from_one_about_the_request() -> None:
+def test_an_ipv6_error_about_the_answer_is_distinguished_from_one_about_the_request() -> None:
     recogniser = Recogniser(Mark("icmp", ECHO_COOKIE, version=6))
     request = ECHO[ETHERNET:]
     echoed = b"\x81" + request[41:]

@@ -55,7 +55,7 @@ def test_a_service_is_translated_at_its_cluster_ip_and_its_node_port() -> None:
     )
 
 
-def test_tcp_is_none_of_it() -> None:
+def test_tcp_is_not_counted() -> None:
     assert translations(replace(BOUND, protocol="tcp"), host=(replace(HOST_PORT, protocol="tcp"),)) == {}
 
 
@@ -104,7 +104,7 @@ NONE = replace(BOUND, endpoints=())
         pytest.param([BOUND], [BOUND], set(), id="nothing"),
     ],
 )
-def test_keys_whose_flows_may_be_wrong_now_are_looked_at_and_no_others(
+def test_only_keys_whose_flows_may_be_wrong_now_are_checked(
     old: list[BoundPort], new: list[BoundPort], keys: set[object]
 ) -> None:
     assert unsettled(translations(*old), translations(*new)) == keys

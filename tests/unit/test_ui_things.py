@@ -42,12 +42,12 @@ def test_everything_in_the_picture_has_its_facts(kind: str, name: str, row: tupl
 
 
 @pytest.mark.parametrize(("kind", "name"), [("node", "node9"), ("link", "a/b c/d"), ("shell", "node1"), ("pod", "")])
-def test_what_there_is_not_is_refused(kind: str, name: str) -> None:
+def test_a_missing_object_is_refused(kind: str, name: str) -> None:
     with pytest.raises(InvalidInput, match="facts: no"):
         rows_of_thing(facts(), kind, name)
 
 
-def test_active_faults_are_among_the_facts_of_what_they_are_about() -> None:
+def test_active_faults_are_among_the_facts_of_their_objects() -> None:
     fault = {"number": 4, "fault": "link loss node2 s1 30", "did": "tc", "since": "", "undone": "", "on": True}
     assert ("active fault 4", "link loss node2 s1 30: tc") in rows_of_thing(facts(faults=[fault]), "link", CABLE)
     assert not [row for row in rows_of_thing(facts(faults=[fault]), "node", "node1") if "fault" in row[0]]
@@ -68,7 +68,7 @@ def test_every_fault_that_is_offered_is_one() -> None:
         parse(list(words))
 
 
-def test_routes_are_asked_of_what_has_a_network_namespace() -> None:
+def test_routes_are_read_from_objects_with_a_network_namespace() -> None:
     names = (("node", "node1"), ("pod", "nginx"), ("machine", "gw"), ("machine", "s1"), ("service", "web"))
     assert [has_routes(facts(), *name) for name in names] == [True, True, True, False, False]
 

@@ -125,7 +125,7 @@ def test_the_order_is_names_then_regexes_then_the_way_to_an_address() -> None:
     assert choose(ALL, Wish(can_reach=there), by("e1"), lambda _: by("e0")).name == "e0"
 
 
-def test_what_the_first_flag_lacks_is_reported_when_none_fits() -> None:
+def test_the_gap_of_the_first_flag_is_reported_when_none_fits() -> None:
     with pytest.raises(EnvironmentMissing, match=r"--iface: no such interface or address \(got nope"):
         choose(ALL, Wish(["nope"], [compile_go_regex("none")]), by("e0"))
     with pytest.raises(EnvironmentMissing, match=r"--iface-regex: matches no address and no name \(got 'none'"):
@@ -156,7 +156,7 @@ def test_the_kernels_first_address_is_taken_that_lasts(addresses: tuple[str, ...
     assert choose([candidate(*addresses)], wish("e0"), None).address == IPv4Address(wanted)
 
 
-def test_an_address_for_this_machine_alone_is_none() -> None:
+def test_an_address_of_only_this_machine_is_unusable() -> None:
     with pytest.raises(EnvironmentMissing, match="--iface: no IPv4 address"):
         choose([candidate("10.64.5.9/24 scope host")], wish("e0"), None)
 
@@ -196,7 +196,7 @@ def test_the_source_of_a_route_without_one_is_the_kernels(route: Route, wanted: 
     assert source_of(route, addresses) == IPv4Address(wanted)
 
 
-def test_what_an_agent_has_it_keeps_while_the_interface_has_it() -> None:
+def test_an_agent_keeps_an_address_while_the_interface_has_it() -> None:
     worse = candidate("10.64.5.9/24", "192.168.8.22/24 deprecated dynamic")
     now = keep((E1, worse), "e0", IPv4Address("192.168.8.22"))
     assert now == UnderlayInterface("e0", IPv4Address("192.168.8.22"), 1500)

@@ -70,7 +70,7 @@ def test_on_a_wan_each_site_has_its_subnet_and_its_router_as_default() -> None:
     assert not found["node1"].forwards
 
 
-def test_through_two_routers_each_machine_is_sent_the_right_way() -> None:
+def test_through_two_routers_each_machine_is_reached_on_the_right_path() -> None:
     found = machines(CHAIN, "10.9.0.0/16")
     a, b, c = (found[name].ports[0].address.network for name in "abc")
     r1_in_a, r1_in_b = found["r1"].ports[0].address.ip, found["r1"].ports[1].address.ip
@@ -121,7 +121,7 @@ def test_shaping_is_these_tc_commands(shaping: Shaping, commands: list[str]) -> 
     assert found == [f"tc qdisc replace dev s1-eth1 {rest}" for rest in commands]
 
 
-def test_what_the_kernel_lacks_is_reported_once_with_what_it_is_for() -> None:
+def test_a_missing_kernel_feature_is_reported_once_with_its_purpose() -> None:
     cables = (
         Cable("a", "s1", Shaping(bandwidth=10, delay="1ms", loss=1)),
         Cable("b", "s1", Shaping(jitter="1ms", delay="1ms")),
@@ -143,7 +143,7 @@ def test_what_the_kernel_lacks_is_reported_once_with_what_it_is_for() -> None:
 # Capacity
 
 
-def test_a_lab_that_does_not_fit_is_told_the_limit() -> None:
+def test_a_lab_that_does_not_fit_is_refused_with_the_limit() -> None:
     assert too_big(9, 18, 2000) is None
     line = too_big(500, 1000, 8000) or ""
     assert line.startswith("environment: more nodes than this machine holds (got 500 nodes and 1000 pods, about ")
@@ -154,7 +154,7 @@ def test_a_lab_that_does_not_fit_is_told_the_limit() -> None:
     assert needed_mib(1, 0) < needed_mib(1, 1) < needed_mib(2, 1) < needed_mib(2, 1, 3)
 
 
-def test_too_little_room_for_records_is_reported_with_what_is_needed(tmp_path: Path) -> None:
+def test_too_little_space_for_records_is_reported_with_the_need(tmp_path: Path) -> None:
     assert needed_room_mib(2, 4) < needed_room_mib(100, 200) < 200
     free, size = room_mib(tmp_path / "not" / "there" / "yet")
     assert 0 < free <= size

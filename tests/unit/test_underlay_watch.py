@@ -36,14 +36,14 @@ class Machine:
         return self.watch.look(at_s)
 
 
-def test_what_is_as_before_needs_no_other_look() -> None:
+def test_an_unchanged_state_is_not_checked_again() -> None:
     machine = Machine()
     assert machine.look(BEGAN, 100) is None
     assert machine.watch.due_at_s == math.inf
 
 
 @pytest.mark.parametrize("other", [OTHER, OTHER_IPV6])
-def test_another_address_is_taken_when_ours_stays_away(other: Underlay, caplog: pytest.LogCaptureFixture) -> None:
+def test_another_address_is_taken_when_ours_does_not_return(other: Underlay, caplog: pytest.LogCaptureFixture) -> None:
     machine = Machine(other)
     with caplog.at_level(logging.WARNING):
         assert machine.look(other, 100) is None
@@ -80,7 +80,7 @@ def test_another_mtu_or_interface_of_the_same_addresses_is_taken_at_once(other: 
     assert Machine().look(other, 100) == other
 
 
-def test_without_any_choice_the_agent_waits_and_then_takes_what_comes_at_once() -> None:
+def test_without_any_choice_the_agent_waits_and_then_takes_the_first_at_once() -> None:
     machine = Machine()
     for at_s in (100, 1000):
         assert machine.look(None, at_s) is None

@@ -11,13 +11,13 @@ def test_first_true_value_is_returned() -> None:
     assert wait_until(lambda: next(values), 1, period_s=0) == 7
 
 
-def test_failure_says_what_was_awaited_and_what_was_last_seen() -> None:
+def test_failure_reports_what_was_awaited_and_the_last_state() -> None:
     with pytest.raises(NotInTime, match=r"not within 0 s: a miracle \(last seen: \[\]\)"):
         wait_until(lambda: [], 0, "a miracle", period_s=0)
 
 
 @pytest.mark.parametrize("failure", [AssertionError("not like this"), TestbedError("no such pod")])
-def test_condition_that_fails_is_not_true_yet_and_its_words_are_what_was_last_seen(failure: Exception) -> None:
+def test_failed_condition_is_not_true_yet_and_its_message_is_the_last_state(failure: Exception) -> None:
     def condition() -> bool:
         raise failure
 

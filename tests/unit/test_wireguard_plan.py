@@ -39,7 +39,7 @@ def test_a_peer_without_a_port_listens_on_ours() -> None:
 
 
 @pytest.mark.parametrize("data", [None, "x", {}, {"PublicKey": "short"}, {"PublicKey": KEY1, "Port": 70000}])
-def test_a_peer_without_a_key_or_with_a_bad_port_is_none(data: object) -> None:
+def test_a_peer_without_a_key_or_with_a_bad_port_is_ignored(data: object) -> None:
     with pytest.raises(ValueError, match="in its backend data"):
         peer_data(data, 51820)
 

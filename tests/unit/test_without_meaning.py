@@ -63,7 +63,7 @@ def test_each_is_named_with_its_place_and_the_rest_is_read() -> None:
     assert len(found.daemon_sets[0].spec.template.spec.containers) == 2
 
 
-def test_what_is_alike_is_reported_once_with_its_lines(capsys: pytest.CaptureFixture[str]) -> None:
+def test_equal_problems_are_reported_once_with_their_lines(capsys: pytest.CaptureFixture[str]) -> None:
     tables.warnings(read(DAEMON_SET).warnings)
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 5
@@ -92,7 +92,7 @@ def test_a_value_decides_where_only_one_changes_nothing() -> None:
     assert "spec.affinity: not supported here (got affinity; want nodeSelector, or nodeName)" in problem
 
 
-def test_what_would_change_something_is_refused_by_name_without_a_second_error() -> None:
+def test_a_changing_request_is_refused_by_name_without_a_second_error() -> None:
     volume = "{name: v, persistentVolumeClaim: {claimName: x}}"
     mount = "volumeMounts: [{name: v, mountPath: /v}]"
     (problem,) = problems_of(pod(f"{{volumes: [{volume}], containers: [{{name: c, image: shell, {mount}}}]}}"))
@@ -107,7 +107,7 @@ def test_what_would_change_something_is_refused_by_name_without_a_second_error()
         *("v1 PersistentVolumeClaim", "v1 ServiceAccount", "autoscaling/v2 HorizontalPodAutoscaler"),
     ],
 )
-def test_a_kind_that_is_not_here_is_refused_with_what_to_use_instead(kind: str) -> None:
+def test_an_unsupported_kind_is_refused_with_an_alternative(kind: str) -> None:
     version, name = kind.split()
     (problem,) = problems_of(f"nodes: [node1]\n---\napiVersion: {version}\nkind: {name}\nspec: {{replicas: x}}\n")
     assert f"kind: a lab does not have this kind (got {kind}; want {INSTEAD_OF_KIND[name]})" in problem

@@ -48,7 +48,7 @@ def test_a_number_without_end_is_no_reason_to_stop(text: str) -> None:
     value_of(text)
 
 
-def test_a_merge_key_fills_in_what_the_mapping_does_not_say_itself() -> None:
+def test_a_merge_key_fills_in_only_keys_missing_from_the_mapping() -> None:
     text = b"a: &a {x: 1, y1: 2}\nb: &b {x: 3, z: 4}\nc: {<<: *a, x: 5}\nd: {x: 6, <<: [*a, *b]}\ne: {'<<': 7}\n"
     (document,), problems = read_documents(text, "f")
     assert problems == []
