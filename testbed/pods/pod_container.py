@@ -437,7 +437,7 @@ class PodContainer:
         image = self._find_program(place)
         if self._initial and self._container.stand_in:
             image = dataclasses.replace(image, argv=DOES_NOTHING)
-        cgroups = [] if self._limits is None else self._groups.make(self._group, self._limits)
+        cgroups = self._make_group()
         self._kills_before = self._groups.out_of_memory_kills(self._group) if cgroups else 0
         text = run_document(self._pod, self._container, image, place, self._directory, self.log, cgroups)
         self._write_document(text)
@@ -467,6 +467,14 @@ class PodContainer:
             self._report("Warning", "Failed", f"Error: {why}")
         self._tries_without_it += 1
         raise MissingConfig(why)
+
+    def _make_group(self) -> list[Path]:
+        """Create the control group that keeps it to its limits. Raises OSError."""
+        try:
+            return [] if self._limits is None else self._groups.make(self._group, self._limits)
+        except OSError as failure:
+            self._message = f"control group: {failure}"
+            raise
 
     def _start_shim(self, inherited: tuple[int, int]) -> ShimProcess:
         words = [*_shim(), "--run", *map(str, inherited)]

@@ -1,6 +1,7 @@
 """Limits of memory and CPU as containers meet them, and groups that leave nothing behind."""
 
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -107,6 +108,21 @@ def test_a_container_gets_no_more_cpu_than_its_limit(node: PodNode) -> None:
     pod = started(node.pod("slow", container))
     wait_until(lambda: output(pod, "c", "cat /used").strip() != "", "it has measured", 20)
     assert 0.1 < float(output(pod, "c", "cat /used")) < 0.7
+
+
+def test_a_container_that_cannot_have_its_group_says_why(node: PodNode, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise FileNotFoundError(2, "No such file or directory", "pod-lost_c")
+
+    pod = started(node.pod("lost", shell("c", SLEEP, resources={"limits": {"memory": "64Mi"}})))
+    monkeypatch.setattr(node.groups, "make", refuse)
+    assert pod.containers["c"].pid is not None
+    os.kill(pod.containers["c"].pid, signal.SIGKILL)
+    wait_until(lambda: "control group: " in pod.status().why_not_ready, "it says why")
+    assert ("pod/lost", "BackOff") in node.events
+    monkeypatch.undo()
+    wait_until(lambda: pod.status().ready, "it runs again", 20)
+    assert pod.status().containers[0].message == ""
 
 
 def claimed_groups(rundir: Path) -> CgroupClaim:
