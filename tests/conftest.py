@@ -26,7 +26,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.fixture(scope="session")
 def fuzzers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mapping[str, Fuzzer]]:
-    """Both fuzzers, running side by side."""
+    """Yield both fuzzers, running side by side."""
     with ExitStack() as undo:
         yield {target: Fuzzer(target, tmp_path_factory.mktemp(target), undo) for target in TARGETS}
 

@@ -109,7 +109,7 @@ def original_of(page: str) -> str | None:
 
 
 def pages() -> list[Path]:
-    """README and everything in docs/, in both languages."""
+    """Return README and every page of docs/, in both languages."""
     return [*sorted(ROOT.glob("README*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
 
 

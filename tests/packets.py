@@ -21,7 +21,7 @@ def ipv4(
     total_length: int | None = None,
     checksum: int | None = None,
 ) -> bytes:
-    """A packet whose header is right unless a field is given."""
+    """Build a packet whose header is correct unless a field is given."""
     header_length = 20 + len(options)
     header = struct.pack(
         "!BBHHHBBH4s4s",
@@ -51,7 +51,7 @@ def ipv6(
 
 
 def udp(source_port: int, destination_port: int, payload: bytes = b"x") -> bytes:
-    """A UDP datagram without a checksum."""
+    """Build a UDP datagram without a checksum."""
     return struct.pack("!HHHH", source_port, destination_port, 8 + len(payload), 0) + payload
 
 
@@ -67,14 +67,14 @@ def tcp(
     options: bytes = b"",
     reserved: int = 0,
 ) -> bytes:
-    """A TCP segment without its checksum."""
+    """Build a TCP segment without its checksum."""
     offset = (20 + len(options)) // 4 << 4 | reserved
     fixed = struct.pack("!HHIIBBHHH", *ports, sequence & 0xFFFFFFFF, acknowledgement, offset, flags, window, 0, urgent)
     return fixed + options + payload
 
 
 def with_transport_checksum(ip_header: bytes, segment: bytes) -> bytes:
-    """The packet, with the checksum of its TCP segment or UDP datagram set right (RFC 9293 §3.1, RFC 768)."""
+    """Set the checksum of the packet's TCP segment or UDP datagram (RFC 9293 §3.1, RFC 768)."""
     at = 16 if ip_header[9] == 6 else 6
     segment = segment[:at] + b"\0\0" + segment[at + 2 :]
     pseudo = ip_header[12:20] + struct.pack("!HH", ip_header[9], len(segment))
@@ -85,6 +85,6 @@ def with_transport_checksum(ip_header: bytes, segment: bytes) -> bytes:
 
 
 def right(packet: bytes) -> bytes:
-    """The same packet with a right transport checksum."""
+    """Return the same packet with a correct transport checksum."""
     length = (packet[0] & 0xF) * 4
     return with_transport_checksum(packet[:length], packet[length:])

@@ -13,12 +13,12 @@ Facts: TypeAlias = Any
 
 
 def facts_of_topology(topology: str, pods_per_node: int = 2) -> Facts:
-    """Of `up --topo TOPOLOGY --pods-per-node N`."""
+    """Return the facts of `up --topo TOPOLOGY --pods-per-node N`."""
     return facts_of(generate(choose(topology, None), pods_per_node))
 
 
 def facts_of_cluster(name: str) -> Facts:
-    """Of a cluster that comes along."""
+    """Return the facts of a shipped cluster."""
     return facts_of(find_cluster(name))
 
 

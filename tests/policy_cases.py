@@ -36,7 +36,7 @@ NAMED = {name: (protocol, port) for protocol in ("TCP", "UDP") for port, name in
 
 
 def nine_pods() -> list[PlainPod]:
-    """Namespaces x, y, z with pods a, b, c each, on addresses of three nodes."""
+    """Return namespaces x, y, z with pods a, b, c each, on addresses of three nodes."""
     return [
         PlainPod(namespace, name, {"pod": name}, f"10.0.{number + 1}.{at + 2}", NAMED)
         for at, namespace in enumerate(NAMESPACES)
@@ -45,7 +45,7 @@ def nine_pods() -> list[PlainPod]:
 
 
 def namespace_labels() -> dict[str, dict[str, str]]:
-    """Their labels."""
+    """Return their labels."""
     return {one: {"ns": one, "kubernetes.io/metadata.name": one} for one in NAMESPACES}
 
 
@@ -143,7 +143,7 @@ class RandomPolicies:
         self._pods = pods
 
     def some(self, most: int = 8) -> list[Json]:
-        """Up to so many policies."""
+        """Draw up to this many policies."""
         return [self._policy(number) for number in range(self._random.randint(1, most))]
 
     def _policy(self, number: int) -> Json:

@@ -223,7 +223,7 @@ ROWS: Mapping[str, Row] = {
 
 
 def shows(row: str, cases: Iterable[tuple[Any, ...]]) -> list[Any]:
-    """Cases of a parametrised test that show `row`; pytest's own type for them is not public."""
+    """Return the cases of a parametrised test that show `row`; pytest's own type for them is not public."""
     return [pytest.param(*case, marks=pytest.mark.row(row)) for case in cases]
 
 
@@ -245,21 +245,21 @@ class RowsReport:
         self._measured: dict[str, Measured] = {}
 
     def expect(self, row: str, test: str) -> None:
-        """`test` shows `row`."""
+        """Note that `test` shows `row`."""
         self._tests.setdefault(row, []).append(test)
         self._outcomes.setdefault(test, "not run")
 
     def note(self, test: str, outcome: Outcome) -> None:
-        """One phase of `test` ended so; the worst phase counts. Tests that show no row are ignored."""
+        """Note the result of one phase of `test`; the worst phase counts. Tests that show no row are ignored."""
         if test in self._outcomes:
             self._outcomes[test] = min(self._outcomes[test], outcome, key=_WORST_FIRST.index)
 
     def measure(self, test: str, text: str) -> None:
-        """What `test` measured, as the value of its property MEASURED."""
+        """Note what `test` measured, as the value of its property MEASURED."""
         self._measured[test] = json.loads(text)
 
     def outcomes(self) -> dict[str, dict[str, Outcome]]:
-        """Row → test → outcome."""
+        """Return each row's tests with their outcomes."""
         return {row: {test: self._outcomes[test] for test in tests} for row, tests in self._tests.items()}
 
     def write(self, file: Path) -> None:

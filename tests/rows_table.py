@@ -81,7 +81,7 @@ def shown_limits(tests: Iterable[str], measured: Measurements) -> str:
 
 
 def shown_times(tests: Iterable[str], measured: Measurements) -> str:
-    """Median and worst of what the tests of a row measured."""
+    """Return the median and the worst of a row's measurements."""
     seconds = [each for test in tests if test in measured for each in measured[test]["seconds"]]
     return f"{median(seconds):.1f} s, {max(seconds):.1f} s of {len(seconds)}" if seconds else ""
 

@@ -16,7 +16,7 @@ Object = dict[str, Any]
 
 
 def recorded(backend: str) -> Object:
-    """`trace` (nginx → tomcat:8080, TCP) and `graph` of the cluster nginx_tomcat with this backend."""
+    """Return `trace` (nginx → tomcat:8080, TCP) and `graph` of the cluster nginx_tomcat with this backend."""
     if backend == "wireguard":
         return as_with_wireguard(recorded("udp"))
     found: Object = json.loads((RECORDED / f"{backend}.json").read_text())

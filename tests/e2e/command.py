@@ -51,7 +51,7 @@ class Answer:
 
 
 def environment_with(extra: Environment) -> dict[str, str]:
-    """Ours without what would change the product's mind, and `extra`."""
+    """Return our environment without variables that change the product's behaviour, plus `extra`."""
     return {name: value for name, value in os.environ.items() if name not in NOT_THE_PRODUCTS} | dict(extra)
 
 

@@ -14,7 +14,7 @@ HERE = Path(__file__).parent
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Every test here needs root and a lab."""
+    """Mark every test here: it needs root and a lab."""
     for item in items:
         if HERE in item.path.parents:
             item.add_marker(pytest.mark.root)

@@ -89,12 +89,12 @@ class Outcome:
 
     @property
     def rate(self) -> float:
-        """Questions in a second, in the mean."""
+        """Return the mean rate in questions per second."""
         return self.sent / self.seconds
 
     @property
     def trouble_s(self) -> float:
-        """From the first lost question to the last."""
+        """Return the time from the first lost question to the last."""
         times = sorted(at for at, _ in self.failed)
         return times[-1] - times[0] if times else 0.0
 
@@ -114,13 +114,13 @@ class Questions:
         )
 
     def expect(self, name: str, *addresses: str) -> None:
-        """From now on ask for `name` until it has exactly these addresses; `seconds` tells how long it took."""
+        """Ask for `name` from now on until it has exactly these addresses; `seconds` returns how long it took."""
         assert self._process.stdin is not None
         self._process.stdin.write(f"{name} {' '.join(addresses)}\n".encode())
         self._process.stdin.flush()
 
     def seconds(self) -> float:
-        """From the oldest `expect` that was not yet asked about to its answer; 20 when it never came."""
+        """Return the time from the oldest unasked `expect` to its answer; 20 if it never came."""
         assert self._process.stdout is not None
         return float(json.loads(self._process.stdout.readline()))
 

@@ -4,7 +4,7 @@ from typing import Any
 
 
 def way(trace: dict[str, Any], leg: str) -> list[tuple[str, str, str]]:
-    """Node, interface and direction of each hop of one packet."""
+    """Return node, interface and direction of each hop of one packet."""
     return [(hop["node"], hop["interface"], hop["direction"]) for hop in trace["hops"] if hop["leg"] == leg]
 
 

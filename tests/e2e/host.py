@@ -73,7 +73,7 @@ class Footprint:
 
 
 def footprint(first: int) -> Footprint:
-    """Of the lab whose first process is `first`, as the host sees it."""
+    """Return the footprint of the lab whose first process is `first`, seen from the host."""
     children: dict[int, list[int]] = {}
     for pid in _pids():
         children.setdefault(_parent(pid), []).append(pid)
@@ -130,7 +130,7 @@ def sysctls() -> dict[str, bytes]:
 
 
 def files() -> dict[str, tuple[int, ...]]:
-    """Kind, owner, size and time of change of every file that a lab could plausibly touch."""
+    """Return kind, owner, size and modification time of every file that a lab could plausibly touch."""
     found: dict[str, tuple[int, ...]] = {}
     for top in WATCHED_DIRECTORIES:
         for path in _walk(top, WATCHED_DEPTH):
@@ -227,13 +227,13 @@ def _stat(pid: int) -> list[str]:
 
 
 def _start_ticks(pid: int) -> int | None:
-    """None for a process that is gone, a zombie included: it holds nothing but its number."""
+    """Return a process's start time; None if it is gone, or a zombie, which holds nothing but its number."""
     fields = _stat(pid)
     return int(fields[19]) if fields and fields[0] not in "ZX" else None
 
 
 def _ticks_now() -> int:
-    """Since boot, as /proc/PID/stat counts them."""
+    """Return the time since boot in the unit of /proc/PID/stat."""
     return int(time.clock_gettime(time.CLOCK_BOOTTIME) * os.sysconf("SC_CLK_TCK"))
 
 

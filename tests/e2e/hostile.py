@@ -92,10 +92,10 @@ class Hostile:
         return count
 
     def mac_of(self, place: str, interface: str) -> str:
-        """Of a node's or pod's interface."""
+        """Return the MAC address of a node's or pod's interface."""
         return self.lab.exec(place, "cat", f"/sys/class/net/{interface}/address").check().strip()
 
     def good(self) -> None:
-        """What is allowed goes: within the node and across."""
+        """Check that allowed packets pass, within the node and across."""
         assert self.lab.ping("shell1", "shell2").lost == 0
         assert self.lab.ping("shell1", "echo1").lost == 0

@@ -47,7 +47,7 @@ class Project:
 
     @property
     def environment(self) -> dict[str, str]:
-        """In which its pytest runs."""
+        """Return the environment of its pytest."""
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("PYTEST_", "SUDO_"))}
         return kept | {"TESTBED_TEST_LABS": self.prefix, "PYTHONDONTWRITEBYTECODE": "1"}
 

@@ -58,11 +58,11 @@ class Lab:
         return answer.json
 
     def up(self, *words: str) -> Answer:
-        """`up` with this lab's name."""
+        """Run `up` with this lab's name."""
         return run_verb("up", "--lab", self.name, *words, limit_s=110)
 
     def down(self) -> Answer:
-        """`down` of this lab; of a lab that is down already it complains, and that is all."""
+        """Run `down` on this lab; if it is down already, that is an error in the answer and no more."""
         return run_verb("down", "--lab", self.name)
 
     def exec(self, target: str, *command: str, container: str | None = None, stdin: str = "") -> Answer:

@@ -19,7 +19,7 @@ def normal(line: str) -> str:
 
 
 def pattern(line: str) -> re.Pattern[str]:
-    """Of a documented line."""
+    """Return the pattern of a documented line."""
     return re.compile(".*".join(re.escape(normal(part)) for part in line.split("…")))
 
 

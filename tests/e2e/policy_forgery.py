@@ -51,7 +51,7 @@ def ipv4(source: str, target: str, protocol: int, payload: bytes, *, fragment: i
 
 
 def udp(port: int, payload: bytes = MARKER, source_port: int = 4242) -> bytes:
-    """Without a checksum, which IPv4 allows."""
+    """Build a UDP datagram without a checksum, which IPv4 allows."""
     return struct.pack("!HHHH", source_port, port, 8 + len(payload), 0) + payload
 
 

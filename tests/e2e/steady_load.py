@@ -65,13 +65,13 @@ class Outcome:
 
     @property
     def trouble_s(self) -> float:
-        """From the first failed request to the last."""
+        """Return the time from the first failed request to the last."""
         times = sorted(at for at, _ in self.failed)
         return times[-1] - times[0] if times else 0.0
 
     @property
     def rate(self) -> float:
-        """Requests in a second, in the mean."""
+        """Return the mean rate in requests per second."""
         return self.sent / self.seconds
 
 

@@ -83,17 +83,17 @@ class SteadySender:
         return sum(text is None and at > since for at, text in self._lines)
 
     def answers(self, since: float = 0.0) -> list[str]:
-        """Who answered after a moment, in order."""
+        """Return who answered after a moment, in order."""
         return [text for at, text in self._lines if text is not None and at > since]
 
     def is_answered_by(self, *pods: str, since: float, within_s: float = WITHIN_S) -> None:
-        """One of these pods answers soon after a moment."""
+        """Check that one of these pods answers soon after a moment."""
         left = since + within_s - time.time()
         what = f"{self.name} is answered by {' or '.join(pods)}"
         wait_until(lambda: set(pods) & set(self.answers(since)), timeout_s=max(0.0, left), what=what)
 
     def is_not_answered(self, datagrams: int = 15) -> None:
-        """No answer comes to so many datagrams."""
+        """Check that so many datagrams get no answer."""
         since = time.time()
         wait_until(lambda: self.sent(since) > datagrams, timeout_s=10, what=f"{self.name}: it sends")
         assert self.answers(since) == [], self.name

@@ -25,7 +25,7 @@ spec:
 
 
 def differences(found: Any, answer: Any) -> list[str]:  # noqa: ANN401 - JSON, a type
-    """Of a value, or of each in a list of several."""
+    """Return the differences of a value, or of each in a list of several."""
     values = found if isinstance(found, list) else [found]
     assert values
     return [line for value in values for line in mismatches(value, answer)]

@@ -19,7 +19,7 @@ LAB_ITSELF = "echo lab; ip -j -d link; ip -j -4 address; ip -j -4 route\n"
 
 
 def parsed(text: str) -> dict[str, Any]:
-    """Per namespace: links with kind, MTU and bridge; addresses; routes."""
+    """Return links with kind, MTU and bridge, addresses and routes by namespace."""
     lines = [line for line in text.splitlines() if line]
     return {
         lines[at]: {

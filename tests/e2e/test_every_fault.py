@@ -60,7 +60,7 @@ EXAMPLES = {
 
 @pytest.fixture(scope="module")
 def lab(new_lab: NewLab) -> Iterator[LabHandle]:
-    """Three nodes with a pod each."""
+    """Start three nodes with a pod each."""
     with new_lab((TOPOLOGIES / "faults.yaml").read_text()) as handle:
         yield handle
 

@@ -81,7 +81,7 @@ def test_row(
 
 
 def told(trial: Trial, tried: list[Attempt], repeat: int, heartbeats: Heartbeats, directory: Path) -> str:
-    """Everything about a trial that failed; the history stays in a file."""
+    """Return everything about a failed trial; the history remains in a file."""
     found, history = tried[-1].found, directory / "history.jsonl"
     heartbeats.write(history)
     with history.open("a") as file:

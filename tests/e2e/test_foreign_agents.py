@@ -16,7 +16,7 @@ FLANNELD = [sys.executable, str(Path(__file__).with_name("stand_in_flanneld.py")
 
 
 def mixed(backend: str, *flags: str) -> list[dict[str, Any]]:
-    """node1 with our agent and node2 with the stand-in, a pod on each."""
+    """Return node1 with our agent and node2 with the stand-in, a pod on each."""
     document = {
         "network": {"Network": "10.0.0.0/16", "SubnetLen": 24, "Backend": {"Type": backend}},
         "nodes": {"node1": {}, "node2": {"agent": {"command": [*FLANNELD, *flags]}}},

@@ -61,7 +61,7 @@ def lab(module_lab: LabHandle) -> LabHandle:
 
 
 def holders(lab: LabHandle) -> Mapping[str, int]:
-    """Machine → the process that holds its namespaces, as the host sees it: the pause that is in its network."""
+    """Return, by machine, the process that holds its namespaces, seen from the host: the pause in its network."""
     listed = lab.script("stat --dereference --format '%n %i' /run/netns/*").check().splitlines()
     machines = {f"net:[{inode}]": Path(path).name for path, inode in map(str.split, listed)}
     found = {}
@@ -73,7 +73,7 @@ def holders(lab: LabHandle) -> Mapping[str, int]:
 
 
 def kill_holders(lab: LabHandle, names: Collection[str] = MACHINES) -> None:
-    """SIGKILL to each; the lab has noticed and said it, and holds the machines again, when this returns."""
+    """Kill each with SIGKILL; return once the lab has reported it and every machine has a holder again."""
     before = {one["name"]: one["restarts"] for one in lab.status()["machines"]}
     found = holders(lab)
     assert set(found) == set(MACHINES), "every machine is held by a process"
@@ -97,7 +97,7 @@ def pings_all_arrive(lab: LabHandle) -> None:
 
 
 def restarts(lab: LabHandle) -> dict[str, Any]:
-    """Of agents and pods."""
+    """Return the restarts of agents and pods."""
     status = lab.status()
     agents = {node["name"]: node["agent"]["restarts"] for node in status["nodes"]}
     return agents | {pod["name"]: pod["restarts"] for pod in status["pods"]}

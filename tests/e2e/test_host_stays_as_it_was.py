@@ -101,7 +101,7 @@ def filtering_in(namespace: str) -> set[str]:
 
 
 def try_everything(lab: Lab) -> None:
-    """From each place where a user's program runs."""
+    """Try it from each place where a user's program runs."""
     lab.must("apply", "-f", "-", "--wait", stdin=PODS)
     said = {
         place: lab.exec(place, "sh", "-c", TRIES) for place in ("shell1", "ordinary", "mighty", "mightier", "node1")
@@ -122,7 +122,7 @@ def try_everything(lab: Lab) -> None:
 
 @pytest.fixture
 def cluster(tmp_path: Path) -> str:
-    """Two nodes and a Service."""
+    """Return two nodes and a Service."""
     file = tmp_path / "two_nodes_and_a_service.yaml"
     file.write_text((TOPOLOGIES / "two_nodes.yaml").read_text() + SERVICE)
     return str(file)

@@ -137,7 +137,7 @@ def lab(_as_root: None, new_lab: NewLab) -> Iterator[Lab]:
 
 @pytest.fixture(scope="module")
 def kubectl(lab: Lab) -> Kubectl:
-    """kubectl for it."""
+    """Return kubectl configured for the lab."""
     return Kubectl(lab)
 
 

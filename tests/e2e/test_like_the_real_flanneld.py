@@ -78,7 +78,7 @@ def test_overlay_device_has_the_same_flags_mtu_kind_and_address(nginx_tomcat: La
 
 @pytest.fixture(scope="module")
 def rulesets(nginx_tomcat: Lab) -> tuple[Ruleset, Ruleset]:
-    """(our agent's, the recorded one); the rules of services are no concern of flanneld's."""
+    """Return our agent's rules and the recorded ones; flanneld has no rules of Services."""
     ours = read_ruleset(nginx_tomcat.run("node1", "nft", "list", "table", "ip", "overlay-agent-10.0.0.0-16"))
     return ours, read_ruleset(recorded("udp-rules-node1.txt"))
 

@@ -57,7 +57,7 @@ class SmallRun:
         return int(self.run("df", "--output=used", "-k", "/run/testbed").split()[1])
 
     def files(self) -> list[str]:
-        """Everything that is there."""
+        """Return every file there."""
         return self.run("find", "/run/testbed", "-mindepth", "1").split()
 
 

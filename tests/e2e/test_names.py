@@ -57,7 +57,7 @@ def apply(lab: Lab, *objects: dict[str, object]) -> None:
 
 
 def apply_at_once(lab: Lab, *objects: dict[str, object]) -> None:
-    """The same without a process of its own, whose start takes longer than the change."""
+    """Apply without a process of its own, whose start takes longer than the change."""
     text = "\n---\n".join(map(json.dumps, objects)).encode()
     contents = [{"name": "test", "data": base64.b64encode(text).decode()}]
     with tempfile.TemporaryFile() as file:

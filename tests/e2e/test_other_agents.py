@@ -23,7 +23,7 @@ FLANNELS_FLAGS = ["--ip-masq", "--etcd-endpoints", "--iface", "--subnet-file", *
 
 
 def cluster(**node_agents: dict[str, Any]) -> list[dict[str, Any]]:
-    """node1 and node2 with a shell and an echo pod each, and the given agents."""
+    """Return node1 and node2 with a shell and an echo pod each, and the given agents."""
     nodes = {name: {"agent": node_agents[name]} if name in node_agents else {} for name in ("node1", "node2")}
     document = {
         "apiVersion": "testbed/v1",
@@ -45,7 +45,7 @@ def pod(image: str, number: int) -> dict[str, Any]:
 
 
 def reachable(lab: LabHandle) -> None:
-    """Every pod reaches every other, by ping and by HTTP."""
+    """Check that every pod reaches every other, by ping and by HTTP."""
     assert [pair for pair in lab.ping_all() if pair.lost] == []
     assert len(lab.ping_all()) == 12
     for name in ("echo1", "echo2"):

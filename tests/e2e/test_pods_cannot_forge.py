@@ -29,7 +29,7 @@ def at_home(two_nodes: Lab) -> Iterator[str]:
 
 @pytest.fixture
 def hostile(two_nodes_handle: LabHandle) -> Iterator[Hostile]:
-    """Good traffic is proven before and after."""
+    """Yield the hostile pod; allowed traffic is checked before and after."""
     two_nodes_handle.wait_ready()
     found = Hostile(two_nodes_handle)
     found.good()

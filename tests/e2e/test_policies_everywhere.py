@@ -86,7 +86,7 @@ SOURCES = {"friend", "stranger", "far"}
 
 
 def reached(lab: Lab, family: int) -> set[tuple[str, str]]:
-    """The pairs of which the first gets an answer of the second."""
+    """Return the pairs whose first pod gets an answer from the second."""
     addresses = {one["name"]: one["address" if family == 4 else "ipv6_address"] for one in lab.json("status")["pods"]}
     url = "http://{}:8080/hostname" if family == 4 else "http://[{}]:8080/hostname"
     return {

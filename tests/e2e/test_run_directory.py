@@ -285,7 +285,7 @@ def forged(record: Path, pid: int) -> None:
 
 
 def given_to_the_user(rundir: Path) -> None:
-    """As older versions made it."""
+    """Give it to the user, as older versions made it."""
     os.chown(rundir, USER, USER)
     rundir.chmod(0o700)
 

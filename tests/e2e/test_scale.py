@@ -62,7 +62,7 @@ def measured(*words: str, limit_s: float) -> dict[str, Any]:
 
 
 def is_well(size: dict[str, Any]) -> None:
-    """Everything that must be so whatever else the machine does."""
+    """Check everything that must hold whatever else the machine does."""
     assert size["pings"] == {"sent": 1000, "lost": 0, "which": []}
     assert size["etcd_restarted"]["pings_sent"] > 0
     assert size["etcd_restarted"]["pings_lost"] == 0

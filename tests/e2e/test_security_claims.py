@@ -40,19 +40,19 @@ class Ear:
         lab.exec(place, "nft", EAR.format(table=table, hook=hook, match=match)).check()
 
     def count(self) -> int:
-        """Since it was made."""
+        """Return the count since it was made."""
         words = ("nft", "-j", "list", "counter", "ip", self._table, "heard")
         listed = json.loads(self._lab.exec(self._place, *words).check())
         count: int = listed["nftables"][-1]["counter"]["packets"]
         return count
 
     def remove(self) -> None:
-        """No trace is left."""
+        """Remove it without a trace."""
         self._lab.exec(self._place, "nft", "delete", "table", "ip", self._table).check()
 
 
 def settings(lab: LabHandle, place: str, pattern: str) -> dict[str, str]:
-    """Kernel settings by name."""
+    """Return kernel settings by name."""
     said = lab.exec(place, "sh", "-c", f"grep -H . {pattern}").check()
     return dict(line.split(":", 1) for line in said.splitlines())
 
@@ -115,7 +115,7 @@ def test_a_pod_that_advertises_itself_as_a_router_is_ignored(lab: LabHandle) -> 
 
 
 def ipv6_of(lab: LabHandle) -> dict[str, str]:
-    """Addresses and routes of everybody who could have heard."""
+    """Return addresses and routes of every machine that could have heard."""
     return {place: lab.exec(place, "sh", "-c", "ip -6 address; ip -6 route").check() for place in ("node1", "echo1")}
 
 

@@ -94,13 +94,13 @@ def cluster_ip(lab: Lab, name: str) -> str:
 
 
 def endpoints(lab: Lab, name: str) -> set[str]:
-    """Pods that serve."""
+    """Return the pods that serve."""
     found = lab.json("get", "endpoints", name)["subsets"]
     return {address["targetRef"]["name"] for subset in found for address in subset.get("addresses", ())}
 
 
 def forwards_to(lab: Lab, source: str, url: str, wanted: set[str], within_s: float = CHANGE_S) -> None:
-    """Soon every one of these pods, and no other, answers."""
+    """Wait until each of these pods, and no other, answers."""
     tries = 12 * len(wanted)
     wait_until(lambda: set(http(lab, source, url, tries)) == wanted, timeout_s=within_s, what=f"{wanted} serve {url}")
 

@@ -32,7 +32,7 @@ def resident_kib(pid: int) -> int:
 
 
 def ask_and_do_not_read(lab: Lab) -> None:
-    """Every client gets the beginning of its answer, and goes."""
+    """Read only the beginning of every client's answer, and close it."""
     with contextlib.ExitStack() as undo:
         clients = []
         for number in range(CLIENTS):

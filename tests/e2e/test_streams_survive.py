@@ -21,7 +21,7 @@ GAP_LIMIT_S, MOVING_LIMIT_S = 3.0, 7.0
 
 @pytest.fixture
 def lab(new_lab: NewLab) -> Iterator[LabHandle]:
-    """Three nodes with a pod each."""
+    """Start three nodes with a pod each."""
     with new_lab("faults") as handle:
         yield handle
 

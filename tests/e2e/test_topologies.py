@@ -82,12 +82,12 @@ def rows(lab: Lab) -> list[dict[str, object]]:
 
 
 def lost(lab: Lab) -> list[tuple[object, object]]:
-    """Pairs of pods without an answer."""
+    """Return the pairs of pods without an answer."""
     return [(row["source"], row["destination"]) for row in rows(lab) if row["received"] != row["sent"]]
 
 
 def outer_ttl(lab: Lab, machine: str, interface: str) -> int:
-    """Of the first tunnelled packet to node2 that is seen there while pod1 pings pod2."""
+    """Return the outer TTL of the first tunnelled packet seen at node2 while pod1 pings pod2."""
     address = lab.pod("pod2")["address"]
     dump = ["timeout", "20", "tcpdump", "-v", "-n", "-c1", "-i", interface, "udp and dst 192.168.9.101"]
     with lab.running("exec", machine, "--", *dump) as capture:

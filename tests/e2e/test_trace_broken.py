@@ -26,7 +26,7 @@ def handle(new_lab: Callable[..., Any]) -> Iterator[LabHandle]:
 
 @pytest.fixture
 def lab(handle: LabHandle) -> Iterator[Lab]:
-    """Mended before and after: every pod reaches every pod."""
+    """Yield the lab, repaired before and after: every pod reaches every pod."""
     running = Lab(handle.name)
     yield running
     running.testbed("fault", "heal")

@@ -70,7 +70,7 @@ def many_nodes() -> str:
 
 @pytest.fixture(scope="module")
 def three_handle(new_lab: NewLab) -> Iterator[LabHandle]:
-    """Three nodes and a service."""
+    """Start three nodes and a Service."""
     with new_lab(THREE) as running:
         yield running
 

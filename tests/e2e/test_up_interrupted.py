@@ -19,7 +19,7 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGKILL)
 
 
 def _inits_of(lab: Lab) -> list[int]:
-    """First processes of labs with this name, as the host sees them."""
+    """Return the first processes of labs with this name, seen from the host."""
     found = []
     for name in os.listdir("/proc"):
         if name.isdigit():

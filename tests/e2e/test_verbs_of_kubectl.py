@@ -40,7 +40,7 @@ OWN = "app in (web, solo)"
 
 @pytest.fixture
 def directory(tmp_path: Path) -> Path:
-    """Three manifests; by their names the Service is first, and the Pod is in a directory below."""
+    """Make three manifests; the Service's name sorts first, and the Pod is in a subdirectory."""
     (tmp_path / "below").mkdir()
     for name, text in (("b.yaml", DEPLOYMENT), ("a.yml", SERVICE), ("below/c.yaml", POD), ("notes.txt", "no")):
         (tmp_path / name).write_text(text)

@@ -43,7 +43,7 @@ def packages(wheel: Path) -> Path:
 
 @pytest.fixture
 def from_wheel(packages: Path) -> Environment:
-    """Variables with which a verb runs from the wheel instead of the clone."""
+    """Return the variables with which a verb runs from the wheel instead of the clone."""
     return {"PYTHONPATH": str(packages), "PYTHONDONTWRITEBYTECODE": "1"}
 
 

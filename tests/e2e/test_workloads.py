@@ -53,7 +53,7 @@ def deployment(name: str, replicas: int | None, **container: Any) -> dict[str, A
 
 
 def apply(lab: Lab, *documents: dict[str, Any], wait: bool = True) -> Answer:
-    """`apply -f -`; JSON is YAML."""
+    """Run `apply -f -`; JSON is YAML."""
     stream = "\n---\n".join(json.dumps(document) for document in documents)
     return lab.testbed("apply", "-f", "-", *(["--wait"] if wait else []), stdin=stream)
 

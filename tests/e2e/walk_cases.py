@@ -261,7 +261,7 @@ class Result:
 
 
 def problems(case: Case, result: Result) -> Iterator[str]:
-    """Everything that is not as it must be."""
+    """Yield every deviation from the expected state."""
     said = result.err.splitlines()
     if result.crash or "Traceback" in result.out + result.err:
         yield "a traceback: " + (result.crash or result.err)[-2000:]

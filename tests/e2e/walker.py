@@ -40,7 +40,7 @@ CRASH = 3
 
 
 def main(results: str, how_many: str) -> None:
-    """Entry point."""
+    """Run the walker."""
     subprocess.run(["mount", "-t", "tmpfs", "tmpfs", "/run"], check=True)
     subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
     os.makedirs("/run/lock")
@@ -153,7 +153,7 @@ def _run(case: Case) -> Result:
 
 
 def _become(case: Case, pipes: dict[str, int]) -> NoReturn:
-    """In the child: be `testbed` with these words."""
+    """Become `testbed` with these arguments, in the child."""
     code = 70
     try:
         os.setsid()

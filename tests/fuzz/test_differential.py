@@ -50,7 +50,7 @@ def often(rng: random.Random, usual: int, *others: int) -> int:
 
 
 def flow(rng: random.Random) -> list[tuple[tuple[str, int], bytes]]:
-    """Consecutive packets of one flow, each with the endpoint that sent it; a few are not as they should be."""
+    """Draw consecutive packets of one flow, each with the endpoint that sent it; a few are malformed."""
     network, endpoint = rng.choice(list(PEERS.items()))
     source, destination = str(network[rng.randrange(network.num_addresses)]), f"10.0.46.{rng.randrange(1, 255)}"
     size, options = rng.choice((1, 16, 100, 536, 1000, 1400)), rng.choice((b"", bytes(12)))
@@ -95,7 +95,7 @@ def mangled(rng: random.Random, packet: bytes) -> bytes:
 
 
 def receives(rng: random.Random, packets: list[tuple[tuple[str, int], bytes]]) -> list[Receive]:
-    """As the socket hands them over: equal datagrams of one sender together, the last may be shorter."""
+    """Return them as the socket delivers them: equal datagrams of one sender together, the last may be shorter."""
     found: list[Receive] = []
     for source, packet in packets:
         last = found[-1] if found else None

@@ -77,7 +77,7 @@ class Agent:
         return self.process.wait(timeout_s)
 
     def get(self, path: str) -> tuple[int, str]:
-        """Status and body of the agent's own HTTP server; status 0 when it does not answer."""
+        """Return status and body of the agent's own HTTP server; status 0 when it does not answer."""
         url = f"http://127.0.0.1:{self.health_port}{path}"
         reply = run("ip", "netns", "exec", self.netns, "curl", "-s", "-m2", "-w", "\n%{http_code}", url, check=False)
         body, _, status = reply.stdout.rpartition("\n")

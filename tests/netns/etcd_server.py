@@ -62,12 +62,12 @@ class EtcdServer:
             self._process = None
 
     def pause(self) -> None:
-        """It keeps its connections but answers nothing."""
+        """Stop it: it keeps its connections but answers nothing."""
         assert self._process is not None
         os.kill(self._process.pid, signal.SIGSTOP)
 
     def resume(self) -> None:
-        """After `pause`."""
+        """Continue it after `pause`."""
         assert self._process is not None
         os.kill(self._process.pid, signal.SIGCONT)
 
@@ -91,7 +91,7 @@ class EtcdServer:
         return revision
 
     def leases(self) -> list[str]:
-        """Ids of all etcd leases, as etcdctl writes them."""
+        """Return the ids of all etcd leases, as etcdctl prints them."""
         return [line for line in self.etcdctl("lease", "list").splitlines() if not line.startswith("found")]
 
     def _listens(self) -> bool:

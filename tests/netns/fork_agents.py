@@ -22,7 +22,7 @@ PR_SET_PDEATHSIG = 1
 
 
 def become_agent(one: dict[str, object], gate: int) -> None:
-    """In the child: wait for the gate, go into the namespace, log to the file, run the agent, end."""
+    """Wait for the gate, enter the namespace, log to the file, run the agent and exit, in the child."""
     import ctypes
 
     code = 70

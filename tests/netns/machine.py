@@ -66,7 +66,7 @@ class Machine:
         return done.stdout + done.stderr
 
     def start(self, command: str, ready: str) -> subprocess.Popen[bytes]:
-        """Type a command that goes on, and wait until it has said `ready`; see `said`."""
+        """Type a command that keeps running, and wait until it has printed `ready`; see `said`."""
         with self._log.open("wb") as log:
             self.joined = subprocess.Popen(
                 [*self.enter, "bash", "-c", f"exec {command}"], stdout=log, stderr=log, start_new_session=True
@@ -78,17 +78,17 @@ class Machine:
         return self.run(sys.executable, "-m", "testbed", *words, check=check)
 
     def join(self, *flags: str) -> None:
-        """In the foreground of a terminal of its own; returns when the machine has joined."""
+        """Join in the foreground of a terminal of its own; return when the machine has joined."""
         self.start(shlex.join([sys.executable, "-m", "testbed", "join", *(flags or FLAGS)]), "Ctrl-C stops the agent")
 
     def interrupt(self) -> int:
-        """Ctrl-C in that terminal."""
+        """Press Ctrl-C in that terminal."""
         assert self.joined is not None
         os.killpg(self.joined.pid, signal.SIGINT)
         return self.joined.wait(20)
 
     def make_the_pod_that_join_shows(self) -> str:
-        """By the commands as they stand there; its address."""
+        """Make it with the printed commands; return its address."""
         commands = re.findall(r"^  sudo (ip .*)$", self.said, re.MULTILINE)
         assert len(commands) == 6, self.said
         for command in commands:

@@ -59,7 +59,7 @@ class Paths:
         node.namespace.run(["ip", "link", "set", "relay", "mtu", "1472", "up"])
 
     def take(self, path: str) -> None:
-        """Packets between the pods' subnets go by this path from now on."""
+        """Send packets between the pods' subnets by this path from now on."""
         for node, other in zip(self._nodes, reversed(self._nodes), strict=True):
             ways = {
                 "vxlan": ["via", self._hop(other), "dev", "vx"],
@@ -69,7 +69,7 @@ class Paths:
             node.namespace.run(["ip", "route", "replace", other.subnet, *ways[path]])
 
     def ping_pong(self) -> tuple[float, float]:
-        """Half the round trip in µs: the median, and what 99 of 100 stay below."""
+        """Return half the round trip in µs: the median and the 99th percentile."""
         pod1, pod2 = (node.pod for node in self._nodes)
         tool = [*self._prefix, "sockperf"]
         server = pod2.popen([*tool, "server", "--tcp", "-i", POD2], stdout=subprocess.DEVNULL)

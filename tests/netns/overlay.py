@@ -42,7 +42,7 @@ class TwoNodes:
         return self.node1, self.node2
 
     def wait_connected(self, timeout_s: float = 10) -> None:
-        """Until the pods reach each other, which they do once each node's watch saw the other's lease."""
+        """Wait until the pods reach each other, once each node's watch has seen the other's lease."""
         wait_until(self.connected, timeout_s, "the pods reach each other", lambda: (self.node1.log, self.node2.log))
 
     def connected(self) -> bool:
@@ -51,7 +51,7 @@ class TwoNodes:
 
 
 def on(node: Agent, command: str) -> str:
-    """Standard output of a command in the node's namespace."""
+    """Return the standard output of a command in the node's namespace."""
     return run("ip", "netns", "exec", node.netns, *command.split()).stdout
 
 

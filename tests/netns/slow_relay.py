@@ -89,7 +89,7 @@ class SlowRelay:
                     self._end(target, ready)
 
     def _end(self, one: socket.socket, ready: selectors.BaseSelector) -> None:
-        """Both halves of a connection."""
+        """End both halves of a connection."""
         for end in (one, self._peer.get(one)):
             if end is not None and end in self._peer:
                 with contextlib.suppress(KeyError):

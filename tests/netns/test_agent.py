@@ -36,7 +36,7 @@ class TwoNodes:
         self.wait_connected()
 
     def wait_connected(self, timeout_s: float = 10) -> None:
-        """Until the pods reach each other, which they do once each node's watch saw the other's lease."""
+        """Wait until the pods reach each other, once each node's watch has seen the other's lease."""
         wait_until(lambda: ping(self.pod1, "10.0.90.2").returncode == 0, timeout_s, "pod1 reaches pod2")
 
 

@@ -16,7 +16,7 @@ ADDRESS = "192.168.8.227"
 
 @pytest.fixture
 def underlay(tmp_path: Path) -> Iterator[Underlay]:
-    """With etcd and a network config."""
+    """Start an underlay with etcd and a network config."""
     with ExitStack() as undo:
         made = Underlay(tmp_path, f"af{os.getpid()}-", undo)
         made.start_etcd()

@@ -30,7 +30,7 @@ while True:
 
 @pytest.fixture
 def underlay(tmp_path: Path) -> Iterator[Underlay]:
-    """With etcd and a network config."""
+    """Start an underlay with etcd and a network config."""
     with ExitStack() as undo:
         made = Underlay(tmp_path, f"ad{os.getpid()}-", undo)
         made.start_etcd()
@@ -39,7 +39,7 @@ def underlay(tmp_path: Path) -> Iterator[Underlay]:
 
 
 def cpu_s(agent: Agent) -> float:
-    """Processor time that it has used, in seconds."""
+    """Return the processor time that it has used, in seconds."""
     words = Path(f"/proc/{agent.process.pid}/stat").read_text().rpartition(")")[2].split()
     return (int(words[11]) + int(words[12])) / os.sysconf("SC_CLK_TCK")
 

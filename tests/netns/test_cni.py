@@ -103,7 +103,7 @@ def two_hosts(underlay: Underlay) -> tuple[PodmanHost, PodmanHost]:
 
 @pytest.fixture
 def hosts(tmp_path: Path) -> Iterator[tuple[PodmanHost, PodmanHost]]:
-    """Two machines that have not joined."""
+    """Start two machines that have not joined."""
     with ExitStack() as undo:
         yield two_hosts(Underlay(tmp_path, f"cn{os.getpid()}-", undo))
 

@@ -49,7 +49,7 @@ class Host:
         underlay.undo.callback(self.docker.close)
 
     def set_up(self, order: str, forward: int) -> None:
-        """`forward` is what ip_forward says before either begins: by that dockerd decides on FORWARD's policy."""
+        """Set it up; `forward` is the initial value of ip_forward, by which dockerd chooses FORWARD's policy."""
         self.machine.run("sysctl", "-q", f"net.ipv4.ip_forward={forward}")
         bridge = "--bridge=docker0" if order == "the agent makes docker0" else "--bridge="
         if order == "dockerd was first":
@@ -99,7 +99,7 @@ def two_hosts(underlay: Underlay) -> tuple[Host, Host]:
 
 @pytest.fixture(scope="module", params=[(order, forward) for order in ORDERS for forward in (0, 1)], ids=str)
 def hosts(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Host, Host]]:
-    """Two machines set up alike."""
+    """Start two machines set up alike."""
     with ExitStack() as undo:
         both = two_hosts(Underlay(tmp_path_factory.mktemp("docker"), f"dk{os.getpid()}-", undo))
         for host in both:

@@ -36,7 +36,7 @@ class Calm:
         self._began, self._cpu_s, self._lines = time.monotonic(), self._used_s(), len(agent.log.splitlines())
 
     def check(self) -> str:
-        """Fails when it is not calm; says how calm it was."""
+        """Return how calm it was; fail if it was not."""
         took_s = time.monotonic() - self._began
         share = (self._used_s() - self._cpu_s) / took_s
         rate = (len(self._agent.log.splitlines()) - self._lines) / took_s
@@ -60,7 +60,7 @@ class Pinging:
         undo.callback(self._process.kill)
 
     def lost(self) -> list[int]:
-        """Ends it. Of those before the last that was answered."""
+        """End it; return the lost ones among those before the last answered."""
         self._process.send_signal(signal.SIGINT)
         said, _ = self._process.communicate(timeout=10)
         answered = {int(number) for number in re.findall(r"icmp_seq=(\d+) ttl", said)}
@@ -87,7 +87,7 @@ class Three:
         wait_until(lambda: ping(self.pod1, "10.0.90.2").returncode == 0, 10, "the pods reach each other")
 
     def pinging(self) -> Pinging:
-        """From one pod to the other, until the test ends."""
+        """Ping from one pod to the other, until the test ends."""
         return Pinging(self.pod1, "10.0.90.2", self.underlay.undo)
 
     def renewed(self) -> bool:

@@ -104,7 +104,7 @@ def reaches(netns: str, address: str, *flags: str) -> bool:
 
 
 def second_agent(underlay: Underlay, node: Agent, network_number: int, *flags: str) -> Agent:
-    """Another agent on the same node, for another network."""
+    """Start another agent on the same node, for another network."""
     directory = node.directory / f"network{network_number}"
     directory.mkdir()
     own = (f"--etcd-prefix=/network{network_number}", f"--subnet-file={directory}/subnet.env", "--bridge=")

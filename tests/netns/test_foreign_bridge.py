@@ -37,7 +37,7 @@ def machine(underlay: Underlay, *flags: str, name: str = "node") -> Agent:
 
 
 def add_bridge(underlay: Underlay, node: Agent, address: str | None, *, container: bool = False) -> None:
-    """docker0 as dockerd makes it: a MAC address drawn by lot, and its own address."""
+    """Add docker0 as dockerd does: with a random MAC address and an address of its own."""
     underlay.ip(node.netns, "link add docker0 type bridge")
     underlay.ip(node.netns, "link set docker0 address 02:42:d5:f9:2c:3a up")
     if address is not None:

@@ -27,7 +27,7 @@ def two(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TwoNodes]:
 
 @pytest.fixture
 def nodes(two: TwoNodes) -> Iterator[TwoNodes]:
-    """Two nodes that reach each other and have no rules of others, before and after."""
+    """Start two nodes that reach each other and have no foreign rules, before and after."""
     yield two
     on(two.node1, "nft flush ruleset")
     wait_until(lambda: two.node1.state()["warnings"] == [], 8, "no warning is left", lambda: two.node1.log)

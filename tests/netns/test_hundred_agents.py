@@ -61,7 +61,7 @@ class Crowd:
         return self.ends
 
     def begin(self) -> None:
-        """All at the same moment."""
+        """Start all at the same moment."""
         assert self.launcher.stdin is not None  # a pipe was asked for
         self.launcher.stdin.write("go\n")
         self.launcher.stdin.flush()

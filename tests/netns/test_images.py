@@ -82,7 +82,7 @@ def start(tmp_path: Path) -> Iterator[Start]:
 
 
 def stops_at_once(running: RunningContainer) -> float:
-    """Seconds from TERM to the container's end."""
+    """Return the seconds from TERM to the container's end."""
     before = time.monotonic()
     running.container.stop(10.0)
     return time.monotonic() - before

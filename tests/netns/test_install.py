@@ -35,7 +35,7 @@ MakeClone = Callable[[str], Path]
 
 @pytest.fixture
 def sh(tmp_path: Path) -> Shell:
-    """Runs a script in a mount namespace with an empty /usr/local/bin and without network; root's search path."""
+    """Run a script in a mount namespace with an empty /usr/local/bin, without network, with root's search path."""
     if os.geteuid() != 0:
         pytest.skip("needs root: makes mount namespaces")
     commands = tmp_path / "usr-local-bin"
@@ -57,7 +57,7 @@ def sh(tmp_path: Path) -> Shell:
 
 @pytest.fixture
 def clone(tmp_path: Path) -> MakeClone:
-    """Makes a clone that was never installed."""
+    """Make a clone that was never installed."""
 
     def make(name: str) -> Path:
         root = tmp_path / name
@@ -92,7 +92,7 @@ def finish(root: Path) -> None:
 
 @pytest.fixture
 def installed(clone: MakeClone) -> MakeClone:
-    """Makes a clone in which everything is there."""
+    """Make a clone with everything installed."""
 
     def make(name: str) -> Path:
         root = clone(name)

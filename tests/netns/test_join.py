@@ -21,7 +21,7 @@ pytestmark = [pytest.mark.root]
 
 @pytest.fixture(scope="module")
 def underlay(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Underlay]:
-    """With etcd and a network config."""
+    """Start an underlay with etcd and a network config."""
     with ExitStack() as undo:
         made = Underlay(tmp_path_factory.mktemp("join"), f"oj{os.getpid()}-", undo)
         made.start_etcd()
@@ -31,7 +31,7 @@ def underlay(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Underlay]:
 
 @pytest.fixture(scope="module")
 def two(underlay: Underlay) -> tuple[Machine, Machine]:
-    """Two machines that have joined."""
+    """Start two machines that have joined."""
     both = Machine(underlay, "office", "192.168.8.21"), Machine(underlay, "cellar", "192.168.8.22")
     for machine in both:
         machine.join()

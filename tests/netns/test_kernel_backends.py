@@ -32,7 +32,7 @@ def host_gw(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TwoNodes]:
 
 
 def entries(node: Agent) -> dict[str, set[str]]:
-    """Everything that a backend keeps, as `ip` and `bridge` print it."""
+    """Return everything that a backend keeps, as `ip` and `bridge` print it."""
     present = {
         "addresses": {line for line in lines(on(node, "ip -br -4 address")) if line.startswith("flannel")},
         "routes": lines(on(node, "ip route")),

@@ -70,7 +70,7 @@ def made(root: Path, name: str = LAB) -> Path:
 
 
 def given_to_the_user(rundir: Path) -> None:
-    """As older versions left it."""
+    """Give it to the user, as older versions left it."""
     os.chown(rundir, USER, USER)
     rundir.chmod(0o700)
 

@@ -42,7 +42,7 @@ class TwoNodes:
         return self.underlay.etcdctl("get", "--print-value-only", KEY).stdout.strip()
 
     def fine(self) -> bool:
-        """Node 1 is ready, has time left, and its pod reaches the other's."""
+        """Return whether node 1 is ready, has time left, and its pod reaches the other's."""
         left: float = self.node1.state()["lease"]["seconds_left"]
         return self.node1.get("/readyz")[0] == 200 and left > 0 and self.connected()
 

@@ -107,7 +107,7 @@ USUAL = {"udpcsum", "noudp6zerocsumtx", "noudp6zerocsumrx", "fan-map", "reserved
 
 
 def vxlan_settings(shown: str) -> list[str]:
-    """In words, sorted: ip's order changes from version to version."""
+    """Return them as text, sorted: ip's order changes between versions."""
     (line,) = re.findall(r"vxlan (id .*?) (?:addrgenmode|numtxqueues)", shown)
     return sorted(word for word in line.split() if word not in USUAL)
 

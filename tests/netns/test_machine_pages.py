@@ -27,7 +27,7 @@ AS_THERE = " --subnet-lease-ttl=30s --node-name=node1"
 
 @pytest.fixture
 def underlay(tmp_path: Path) -> Iterator[Underlay]:
-    """With an etcd that is empty."""
+    """Start an underlay with an empty etcd."""
     with ExitStack() as undo:
         made = Underlay(tmp_path, f"om{os.getpid()}-", undo)
         made.start_etcd()
@@ -43,7 +43,7 @@ def lacking(shown: Sequence[str], said: str) -> list[str]:
 
 
 def type_each(machine: Machine, block: Block, before: str = "") -> None:
-    """Each command of a session, after those that set variables."""
+    """Type each command of a session, after those that set variables."""
     for typed in commands_of(block):
         said = machine.bash(before + typed.command)
         assert lacking(typed.shown, said) == [], f"{typed.command}\n{said}"

@@ -29,7 +29,7 @@ for _ in range(int(sys.argv[1])):
 
 @pytest.fixture
 def underlay(tmp_path: Path) -> Iterator[Underlay]:
-    """With etcd and a network config."""
+    """Start an underlay with etcd and a network config."""
     with ExitStack() as undo:
         made = Underlay(tmp_path, f"me{os.getpid()}-", undo)
         made.start_etcd()
@@ -43,7 +43,7 @@ def rss_kb(agent: Agent) -> int:
 
 
 def trouble(underlay: Underlay, agent: Agent, number: int) -> None:
-    """One round of everything that makes an agent work."""
+    """Run one round of everything that makes an agent work."""
     for _ in range(CUTS):
         run("ip", "netns", "exec", agent.netns, "ss", "--kill", "state", "established", "dport = :2379")
         until = time.monotonic() + 0.3

@@ -32,7 +32,7 @@ class BadWire:
         assert self._process.stdout.readline() == "ready\n"
 
     def end(self) -> int:
-        """To how many datagrams it was bad."""
+        """Return the number of mangled datagrams."""
         self._process.send_signal(signal.SIGTERM)
         said, _ = self._process.communicate(timeout=10)
         assert self._process.returncode == 0
@@ -54,7 +54,7 @@ def wire(namespaces: NamespaceMaker) -> Namespace:
 
 @pytest.fixture
 def nodes(namespaces: NamespaceMaker, tmp_path: Path, wire: Namespace) -> tuple[Node, Node]:
-    """Two nodes that send frames as they go over a real cable: one datagram each, checksums in them."""
+    """Start two nodes that send frames as over a real cable: one datagram each, with checksums."""
     nodes = make_nodes(namespaces, tmp_path, ("native", "native"), wire)
     for node in nodes:
         node.namespace.run(["ethtool", "-K", "eth0", "tx", "off", "gso", "off", "tso", "off"])
@@ -64,7 +64,7 @@ def nodes(namespaces: NamespaceMaker, tmp_path: Path, wire: Namespace) -> tuple[
 
 
 def udp_checksum_errors(node: Node) -> int:
-    """Datagrams that the node's kernel refused because of the outer checksum."""
+    """Return the number of datagrams that the node's kernel refused because of the outer checksum."""
     lines = [
         line.split() for line in node.namespace.run(["cat", "/proc/net/snmp"]).stdout.splitlines() if "Udp:" in line
     ]
@@ -72,7 +72,7 @@ def udp_checksum_errors(node: Node) -> int:
 
 
 def exchange(nodes: tuple[Node, Node], wire: BadWire, mebibytes: int, timeout_s: float) -> int:
-    """Transfers both ways at once over the wire; how many datagrams it was bad to."""
+    """Transfer in both directions at once over the wire; return the number of mangled datagrams."""
     node1, node2 = nodes
     assert "ttl=62" in ping(node1.pod, "10.0.90.2")
     transfers = (
@@ -86,7 +86,7 @@ def exchange(nodes: tuple[Node, Node], wire: BadWire, mebibytes: int, timeout_s:
 
 
 def look_at_drops(nodes: tuple[Node, Node], kind: str, harmed: int) -> None:
-    """What a kind of wire may and must leave in the counters."""
+    """Check the counters for what a kind of wire may and must leave there."""
     drops = [node.drops() for node in nodes]
     by_kernels = sum(udp_checksum_errors(node) + checksum_errors(node.pod) for node in nodes)
     if kind != "flip":

@@ -44,7 +44,7 @@ print(total.hexdigest())
 
 @pytest.fixture
 def pair(namespaces: NamespaceMaker, tmp_path: Path, kinds: tuple[str, str]) -> tuple[Node, Node]:
-    """Two nodes that know each other, each with its own kind of pump."""
+    """Start two nodes that know each other, each with its own kind of pump."""
     nodes = make_nodes(namespaces, tmp_path, kinds)
     for node in nodes:
         node.start()
@@ -79,7 +79,7 @@ class Transfer:
 
 
 def checksum_errors(pod: Namespace) -> int:
-    """TCP segments that this pod's kernel refused because of their checksum."""
+    """Return the number of TCP segments that this pod's kernel refused because of their checksum."""
     lines = [line.split() for line in pod.run(["cat", "/proc/net/snmp"]).stdout.splitlines() if "Tcp:" in line]
     return int(dict(zip(*lines, strict=True))["InCsumErrors"])
 
@@ -223,7 +223,7 @@ def test_threads_sleep_when_nothing_moves(pair: tuple[Node, Node]) -> None:
         transfer.hashes()
 
     def switches() -> int:
-        """Times that the pump's threads ran at all."""
+        """Return how often the pump's threads ran at all."""
         assert node1.process is not None
         total = 0
         for task in (f"/proc/{node1.process.pid}/task/{tid}" for tid in tasks(node1.process.pid)):

@@ -21,7 +21,7 @@ ADDRESS_FREE_LIMIT_S = TTL_S + 15.0
 
 @pytest.fixture
 def underlay(tmp_path: Path) -> Iterator[Underlay]:
-    """With etcd and a network config."""
+    """Start an underlay with etcd and a network config."""
     with ExitStack() as undo:
         made = Underlay(tmp_path, f"oa{os.getpid()}-", undo)
         made.start_etcd()
@@ -30,7 +30,7 @@ def underlay(tmp_path: Path) -> Iterator[Underlay]:
 
 
 def twin(underlay: Underlay, number: int, *, start: bool = True) -> Agent:
-    """Another machine that says it has the same address."""
+    """Start another machine that claims the same address."""
     flags = (f"--public-ip={ADDRESS}", f"--subnet-lease-ttl={TTL_S}s")
     return underlay.agent(f"node{number}", f"192.168.8.{226 + number}", *flags, start=start)
 

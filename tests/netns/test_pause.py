@@ -18,7 +18,7 @@ Start = Callable[..., "subprocess.Popen[str]"]
 
 @pytest.fixture
 def start() -> Iterator[Start]:
-    """Starts pause with arguments as PID 1 of a PID namespace."""
+    """Start pause with arguments as PID 1 of a PID namespace."""
     if os.geteuid() != 0:
         pytest.skip("needs root: makes PID namespaces")
     if not PAUSE.exists():
@@ -115,7 +115,7 @@ def test_pause_takes_the_number_that_it_is_given_and_is_a_child_of_whoever_asked
 
 @pytest.fixture
 def lifeline() -> Iterator[tuple[int, int]]:
-    """Reading and writing end; the test may close the writing end itself."""
+    """Yield the reading and the writing end; the test may close the writing end itself."""
     reading, writing = os.pipe()
     yield reading, writing
     os.close(reading)

@@ -126,7 +126,7 @@ def test_a_container_that_cannot_have_its_group_says_why(node: PodNode, monkeypa
 
 
 def claimed_groups(rundir: Path) -> CgroupClaim:
-    """A claim that is not attached."""
+    """Make a claim that is not attached."""
     claimed = claim(rundir.name)
     for _, tree in claimed.trees.values():
         os.close(tree)

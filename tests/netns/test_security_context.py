@@ -20,7 +20,7 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PodNode]:
 
 
 def rights(text: str) -> dict[str, int]:
-    """Masks by name, and whether new rights are forbidden."""
+    """Return the masks by name, and whether new rights are forbidden."""
     return {name: int(value, 16) for name, value in (line.split(":\t") for line in text.splitlines())}
 
 

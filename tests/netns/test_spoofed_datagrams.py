@@ -44,7 +44,7 @@ def nodes(tmp_path: Path) -> Iterator[TwoNodes]:
 
 
 def no_ports(netns: str) -> int:
-    """Datagrams that arrived there for a port that nobody has, as the forged ones'."""
+    """Count the datagrams that arrived there for a closed port, such as the forged ones'."""
     text = run("ip", "netns", "exec", netns, "cat", "/proc/net/snmp").stdout
     names, values = (line.split() for line in text.splitlines() if line.startswith("Udp:"))
     return int(values[names.index("NoPorts")])
@@ -93,6 +93,6 @@ def test_only_the_overlays_own_port_of_a_peer_is_listened_to(nodes: TwoNodes) ->
 
 
 def forge(netns: str, outer: str, source: str, destination: str) -> "subprocess.Popen[bytes]":
-    """Datagrams of the overlay to node1 with these addresses outside and inside."""
+    """Send datagrams of the overlay to node1 with these addresses outside and inside."""
     words = ["overlay", outer, NODE1, f"{source},{destination}", str(FORGED), str(PERIOD_S)]
     return subprocess.Popen(["ip", "netns", "exec", netns, sys.executable, "-c", FORGER, *words])

@@ -44,7 +44,7 @@ def revision_of(underlay: Underlay, key: str) -> tuple[int, str]:
 
 
 def forwarding(agent: Agent) -> dict[str, str]:
-    """Subnet to next hop, without ports."""
+    """Return the next hop of each subnet, without ports."""
     return {entry["subnet"]: entry["via"].partition(":")[0] for entry in agent.state()["forwarding"]}
 
 
@@ -61,7 +61,7 @@ def cut_off(underlay: Underlay, agent: Agent) -> Iterator[None]:
 
 
 def cut_connections(agent: Agent) -> None:
-    """Every connection to etcd ends now, as when a machine between drops its state."""
+    """End every connection to etcd now, as when a machine in between drops its state."""
     run("ip", "netns", "exec", agent.netns, "ss", "--kill", "state", "established", "dport = :2379")
 
 
@@ -174,7 +174,7 @@ def test_thousands_of_events_and_a_cut_while_catching_up_end_in_what_etcd_has(un
 
 
 def transaction(number: int) -> str:
-    """As etcdctl reads it: every subnet at another address; in the last one, every other is gone."""
+    """Return it in etcdctl's form: every subnet at another address; the last one removes every other."""
     lines = []
     for n in range(KEYS):
         key = f"{SUBNETS}/10.0.{100 + n}.0-24"

@@ -110,14 +110,14 @@ def datapath(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def nodes(namespaces: NamespaceMaker, tmp_path: Path, datapath: str) -> tuple[Node, Node]:
-    """Both nodes with pods and bridges; no backend runs yet."""
+    """Start both nodes with pods and bridges; no backend runs yet."""
     return make_nodes(namespaces, tmp_path, (datapath, datapath))
 
 
 def make_nodes(
     namespaces: NamespaceMaker, tmp_path: Path, datapaths: tuple[str, str], wire: Namespace | None = None
 ) -> tuple[Node, Node]:
-    """Both nodes with pods and bridges; no backend runs yet. With `wire` the cables end there: wire1, wire2."""
+    """Start both nodes with pods and bridges; no backend runs yet. With `wire` the cables end there: wire1, wire2."""
     made: list[Node] = []
     for number, (subnet, address) in enumerate(LEASES.items(), 1):
         here = (namespaces(f"node{number}"), namespaces(f"pod{number}"))
@@ -143,7 +143,7 @@ def make_nodes(
 
 @pytest.fixture
 def overlay(nodes: tuple[Node, Node]) -> tuple[Node, Node]:
-    """Both nodes with backends that know each other."""
+    """Start both nodes with backends that know each other."""
     for node in nodes:  # Python starts slowly: both at once
         node.launch()
     for node in nodes:

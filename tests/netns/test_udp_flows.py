@@ -127,7 +127,7 @@ Inside = Callable[[Callable[[], Any]], Any]
 
 
 def send(source: Namespace, to: IPAddress, port: int, first: int = 20_000, count: int = 1) -> None:
-    """A datagram from each of `count` ports."""
+    """Send a datagram from each of `count` ports."""
     source.run(["python3", "-c", SEND, str(to), str(port), str(first), str(count)])
 
 
@@ -288,7 +288,7 @@ def test_a_flow_that_met_the_old_rules_and_is_remembered_late_is_forgotten_a_mom
     programmer.program(everywhere(bound), host)
 
     def remember(source_port: int) -> None:
-        """As the kernel does with a packet that was under way."""
+        """Remember it, as the kernel does for a packet that was under way."""
         ends = {"saddr": str(V4.client), "daddr": str(V4.cluster_ip), "proto": 17, "sport": source_port, "dport": 53}
         original = NFCTAttrTuple(**ends)
         with NFCTSocket(FAMILIES[4]) as tracker:

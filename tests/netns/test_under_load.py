@@ -55,7 +55,7 @@ class TwoPods:
         wait_until(lambda: run(*listening).stdout, 10, "iperf3 listens")
 
     def iperf(self, *flags: str, timeout_s: float = 60) -> float:
-        """Bits per second that arrive in pod2."""
+        """Return the bits per second that arrive in pod2."""
         client = ("ip", "netns", "exec", self.pod1, "iperf3", "-c", "10.0.90.2", "-J", *flags)
         report = json.loads(run(*client, timeout_s=timeout_s).stdout)
         return float(report["end"]["sum_received"]["bits_per_second"])
@@ -103,13 +103,13 @@ class Flood:
         pods.underlay.undo.callback(self._process.kill)
 
     def pps(self) -> float:
-        """Waits for its end. How many datagrams a second it sent."""
+        """Wait for its end; return the datagrams sent per second."""
         assert self._process.poll() is None, "the flood outlasts the flow"
         return float(self._process.communicate(timeout=FLOOD_S + 10)[0])
 
 
 def beside_a_flood(pods: TwoPods, program: Path, bundle: int) -> tuple[float, float]:
-    """Bits per second of a good flow, and datagrams per second of the flood."""
+    """Return the bits per second of a good flow, and the datagrams per second of the flood."""
     flood = Flood(pods, program, bundle)
     time.sleep(0.5)  # the flood's own start
     return pods.iperf("-t4"), flood.pps()
@@ -176,12 +176,12 @@ def test_device_routes_and_traffic_are_back_within_two_seconds(pods: TwoPods, ha
 
 
 def rss_kib(agent: Agent) -> int:
-    """Resident memory of an agent. Its process is `ip netns exec`'s, which became the agent."""
+    """Return the resident memory of an agent. Its process is `ip netns exec`'s, which became the agent."""
     return int(re.findall(r"VmRSS:\s+(\d+)", Path(f"/proc/{agent.process.pid}/status").read_text())[0])
 
 
 def carried(agent: Agent) -> int:
-    """Inner packets in both directions."""
+    """Return the number of inner packets in both directions."""
     counters = agent.state()["counters"]
     return int(counters["tx_packets"]) + int(counters["rx_packets"])
 

@@ -121,7 +121,7 @@ def test_of_two_interfaces_the_one_of_the_route_gives_its_own_address(
 
 
 def ipv6_addresses(node: Namespace) -> list[str]:
-    """In the kernel's order."""
+    """Return them in the kernel's order."""
     return re.findall(
         r"inet6 (\S+)/", node.run(["ip", "-6", "address", "show", "dev", "eth0", "scope", "global"]).stdout
     )

@@ -95,7 +95,7 @@ class Cluster:
         return decision
 
     def settle(self) -> "Cluster":
-        """Rounds until nothing is left to be done."""
+        """Run rounds until nothing is left to do."""
         self.fewest, self.most = 10**6, 0
         for _ in range(80):
             before = self.pods, self.sets

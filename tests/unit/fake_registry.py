@@ -42,7 +42,7 @@ def subnet(text: str) -> Subnet:
 
 
 def attrs(public_ip: str, backend_type: str = "") -> LeaseAttrs:
-    """Attributes of a node."""
+    """Return the attributes of a node."""
     return LeaseAttrs(IPv4Address(public_ip), backend_type=backend_type)
 
 
@@ -282,7 +282,7 @@ class FakeRegistry:
         return entry(key, value, etcd_lease_id, mod_revision)
 
     def events_after(self, revision: int) -> list[tuple[int, str, str | None, int]]:
-        """History from `revision` on, for a watch."""
+        """Return the history from `revision` on, for a watch."""
         with self._lock:
             return [event for event in self._history if event[0] >= revision]
 
@@ -348,7 +348,7 @@ NOWHERE = 999_999
 
 
 def check_registry(registry: Registry) -> None:
-    """What every registry keeps, beginning empty. Runs on the fake and on etcd."""
+    """Check what every registry keeps, starting empty. Runs on the fake and on etcd."""
     with pytest.raises(ConfigMissing):
         registry.config()
     before = registry.list_leases()
@@ -401,7 +401,7 @@ def check_writes(registry: Registry, created: Lease) -> None:
 
 
 def check_claims(registry: Registry) -> None:
-    """A question, its answer, and nothing afterwards."""
+    """Check a question, its answer, and that nothing remains afterwards."""
     claim, before = Claim(NODE1.public_ip, "node3"), registry.list_leases()
     watch = registry.watch(before.revision + 1)
     for _ in range(2):
@@ -425,7 +425,7 @@ def check_claims(registry: Registry) -> None:
 
 
 def check_watch(registry: Registry, start_revision: int) -> None:
-    """A watch tells everything since its start, in order, and then what happens."""
+    """Check that a watch yields every event since its start, in order, and then new ones."""
     watch = registry.watch(start_revision)
     past = _events(watch, 4)
     assert [type(event) for event in past] == [LeaseAdded, LeaseAdded, LeaseAdded, LeaseRemoved]

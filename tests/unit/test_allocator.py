@@ -16,7 +16,7 @@ def config(text: str) -> NetworkConfig:
 
 
 def walk(network: NetworkConfig, taken: list[Subnet]) -> list[Subnet]:
-    """flannel's way, slowly: every free subnet from SubnetMin on."""
+    """Return every free subnet from SubnetMin on: flannel's algorithm, slowly."""
     found = []
     address = network.subnet_min
     while address <= network.subnet_max:

@@ -49,7 +49,7 @@ def test_a_recorded_create_says_the_object_that_kubectl_was_asked_for(kind: str)
 
 
 def _without_empty(value: object) -> object:
-    """Clients send empty mappings for what they leave out."""
+    """Remove empty mappings: clients send them for unset fields."""
     if isinstance(value, dict):
         return {key: _without_empty(one) for key, one in value.items() if one != {}}
     return [_without_empty(one) for one in value] if isinstance(value, list) else value

@@ -14,7 +14,7 @@ Run = Callable[..., tuple[int, list[str]]]
 
 @pytest.fixture
 def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Run:
-    """Calls `testbed` with words; gives the exit code and the lines of standard error. No lab runs."""
+    """Run `testbed` with arguments; return the exit code and the lines of standard error. No lab runs."""
     monkeypatch.setattr(client, "RUN_ROOT", tmp_path)
     monkeypatch.delenv("TESTBED_LAB", raising=False)
 

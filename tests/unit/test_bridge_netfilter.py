@@ -61,7 +61,7 @@ def machine(tmp_path: Path) -> Machine:
 
 @pytest.fixture(autouse=True)
 def _no_claims_left() -> None:
-    """Of the test before."""
+    """Remove the claims of the previous test."""
     while bridge_netfilter._claims:
         os.close(bridge_netfilter._claims.pop())
 

@@ -15,7 +15,7 @@ SOLICITATION = (
 
 
 def said(frame: bytes, overlay: Encapsulation = VXLAN) -> str:
-    """Without time, point and direction."""
+    """Return the line without time, point and direction."""
     return line("somewhere", 0, frame, ETHERNET, overlay, outgoing=False).partition(" in  ")[2]
 
 

@@ -35,7 +35,7 @@ def test_a_restarted_container_goes_on_where_the_log_ended(tmp_path: Path) -> No
 
 @pytest.fixture
 def crowded(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A file system as any other, with ten blocks left."""
+    """Simulate a file system with only ten free blocks."""
     real = os.fstatvfs
 
     def nearly_full(descriptor: int) -> os.statvfs_result:

@@ -127,6 +127,6 @@ def answers(client: EtcdClient) -> bool:
 
 
 def left_over(before: set[threading.Thread]) -> list[str]:
-    """Threads of the client beside those that were there."""
+    """Return the client's threads other than those that existed before."""
     new = set(threading.enumerate()) - before
     return [thread.name for thread in new if not thread.name.startswith(SERVER_THREADS)]

@@ -26,7 +26,7 @@ def lease(subnet: str, public_ip: str, data: object = None, kind: str = "extensi
 
 @pytest.fixture
 def program(tmp_path: Path) -> Callable[[str], str]:
-    """Makes a script that notes how it was called in `log`; more lines come after that."""
+    """Make a script that records its call in `log`, followed by more lines."""
 
     def make(more: str) -> str:
         path = tmp_path / "program"

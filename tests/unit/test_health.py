@@ -58,7 +58,7 @@ def server(source: Source) -> Iterator[HealthServer]:
 
 
 def get(server: HealthServer, path: str) -> tuple[int, str, str]:
-    """Status, content type and body."""
+    """Return status, content type and body."""
     try:
         with urllib.request.urlopen(f"http://127.0.0.1:{server.port}{path}", timeout=5) as answer:
             return answer.status, answer.headers["Content-Type"], answer.read().decode()

@@ -8,7 +8,7 @@ PERIOD_S = 0.1
 def record_of(
     lost: dict[tuple[str, str], set[int]], count: int = 100, pods: tuple[str, ...] = ("a", "b")
 ) -> HeartbeatRecord:
-    """`count` probes of which these do not arrive; each takes 1 ms."""
+    """Build a record of `count` probes of which these are lost; each takes 1 ms."""
     record = HeartbeatRecord(("a", "b"), PERIOD_S)
     for number in range(count):
         at = number * PERIOD_S

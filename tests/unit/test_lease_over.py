@@ -38,7 +38,7 @@ class Node:
         self.clock.at(TICK_S, self._expire)
 
     def refuse(self, *calls: str, after_s: float = 0.0) -> None:
-        """From then on; nothing ends it."""
+        """Refuse from then on, without end."""
         self.clock.at(after_s, lambda: self.registry.refused.update(calls))
 
     def renew_for(self, seconds: float) -> None:

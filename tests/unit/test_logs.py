@@ -22,7 +22,7 @@ def shown(log: Path | LogPart | None, lines: int | None = None) -> str:
 
 
 def run(runs: LogRuns, log: Path, text: str, limit: int = 10_000_000) -> None:
-    """One run of a container, from its start to its end."""
+    """Run a container from its start to its end."""
     runs.begin()
     CappedLog(str(log), limit).write(text.encode())
 

@@ -189,7 +189,7 @@ def test_no_service_gets_the_address_of_the_dns() -> None:
 
 
 def answer_to(question: bytes, serial: int = 7, flags: int = 0x8400) -> bytes:
-    """As a server writes it: header, question, one record whose name points to the question's."""
+    """Build a server's answer: header, question, and one record whose name points to the question's."""
     data = b"\x02ns\xc0\x0c" + b"\x01h\xc0\x0c" + struct.pack("!5I", serial, 7200, 1800, 86400, 5)
     header = question[:2] + struct.pack("!5H", flags, 1, 1, 0, 0)
     return header + question[12:] + struct.pack("!HHHIH", 0xC00C, 6, 1, 5, len(data)) + data

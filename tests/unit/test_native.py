@@ -67,7 +67,7 @@ def segment(
     ip_options: bytes = b"",
     **fields: Any,  # noqa: ANN401 - of tcp()
 ) -> bytes:
-    """Segment `number` of a flow whose full segments hold `of` bytes."""
+    """Build segment `number` of a flow whose full segments hold `of` bytes."""
     payload = DATA[number : number + size]
     body = tcp(1000 + number * of, payload, **fields)
     packet = ipv4(
@@ -85,7 +85,7 @@ def segment(
 
 
 def datagram(number: int, size: int = 100) -> bytes:
-    """Datagram `number` of a UDP flow."""
+    """Build datagram `number` of a UDP flow."""
     return right(ipv4(PEER_POD, OWN_POD, udp(5000, 6000, DATA[number : number + size]), identification=number))
 
 

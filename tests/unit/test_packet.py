@@ -21,7 +21,7 @@ POD, ELSEWHERE, TUN = "10.0.46.2", "10.0.77.5", int(IPv4Address("10.0.46.0"))
 
 
 def slow_checksum(data: bytes) -> int:
-    """RFC 1071 to the letter: add 16-bit words, carry around."""
+    """Compute RFC 1071 to the letter: add 16-bit words, carry around."""
     if len(data) % 2:
         data += b"\0"
     total = 0

@@ -12,7 +12,7 @@ from agent.options.command_line import parse_options
 
 @pytest.fixture(autouse=True)
 def fit_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """A machine that lacks nothing, whoever runs the tests."""
+    """Simulate a machine that meets every precondition, whoever runs the tests."""
     (tmp_path / "tun").touch()
     monkeypatch.setattr(preconditions, "TUN", tmp_path / "tun")
     monkeypatch.setattr(preconditions, "effective_capabilities", lambda: 1 << preconditions.CAP_NET_ADMIN)

@@ -39,7 +39,7 @@ def disturb(cluster: Cluster, dice: random.Random) -> None:
 
 
 def counted(decision: ControllerDecision, before: Sequence[SeenPod]) -> tuple[int, int, int, int]:
-    """Living and available pods before, how many are created, and how many available ones are ended."""
+    """Return the running and available pods before, and how many are created and how many available ones are ended."""
     living = [pod for pod in before if not pod.terminating]
     ended = {action.pod for action in decision.actions if isinstance(action, DeletePod)}
     created = sum(isinstance(action, CreatePod) for action in decision.actions)

@@ -25,7 +25,7 @@ async def relaying(*targets: Target) -> AsyncIterator[int]:
 
 @contextlib.asynccontextmanager
 async def counting_server() -> AsyncIterator[int]:
-    """Reads to the end of what comes, and only then says how much it was."""
+    """Run a server that reads its input to the end before it answers with the length."""
 
     async def count(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(str(len(await reader.read())).encode())

@@ -6,7 +6,7 @@ from testbed.lab.sessions import handshake_initiators
 
 
 def node(number: int, ipv6: bool = False) -> Any:  # noqa: ANN401 - as much of a PodHost as is looked at
-    """node1 has 10.0.1.0/24, and fd00:0:0:1::/64 where it has IPv6."""
+    """Return node1 with 10.0.1.0/24, and fd00:0:0:1::/64 where it has IPv6."""
     subnet, ipv6_subnet = IPv4Network(f"10.0.{number}.0/24"), IPv6Network(f"fd00:0:0:{number}::/64") if ipv6 else None
     return SimpleNamespace(name=f"node{number}", pid=number, subnet=subnet, ipv6_subnet=ipv6_subnet)
 

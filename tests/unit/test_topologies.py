@@ -42,7 +42,7 @@ topos = {"rack": Rack}
 
 
 def run_as_mn_does(name: str) -> dict[str, Any]:
-    """Mininet executes a custom file and takes its `topos`."""
+    """Run a custom file as Mininet does, and return its `topos`."""
     topos: dict[str, Any] = runpy.run_path(str(TOPOLOGIES / f"{name}.py"))["topos"]
     return topos
 

@@ -127,7 +127,7 @@ def test_translations_are_named_by_their_cause() -> None:
 
 
 def hop(where: str, mtu: int, *, outer: int | None = None) -> TraceHop:
-    """As far as it is looked at."""
+    """Return a hop with only the fields that are used."""
     inner = {"length": 60}
     hop = {"leg": "request", "where": where, "mtu": mtu, "inner": inner, "outer": outer and {"length": outer}}
     return cast("TraceHop", hop)

@@ -27,7 +27,7 @@ def seen(place: str, number: int, interface: str, direction: str, frame: bytes) 
 
 
 def carriers(*sightings: Sighting) -> dict[str, bytes]:
-    """Interface → the inner packet there, of datagrams that carry the probe's packets."""
+    """Return, by interface, the inner packet of datagrams that carry the probe's packets."""
     told = unsealed(sightings, WIREGUARD, {"flannel-wg"})
     carried = [one for one in told if one.wrapped.outer is not None]
     return {f"{one.place} {one.interface}": one.frame[one.wrapped.inner.offset :] for one in carried}

@@ -13,7 +13,7 @@ from agent.options.go_regex import compile_go_regex
 
 
 def held(*texts: str) -> tuple[AssignedAddress, ...]:
-    """Addresses in the kernel's order, with what `ip address` says of them."""
+    """Return addresses in the kernel's order, with the flags of `ip address`."""
     found = []
     for text in texts:
         address, *words = text.split()

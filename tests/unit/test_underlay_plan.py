@@ -28,7 +28,7 @@ def machines(wiring: Wiring, cidr: str) -> dict[str, MachinePlan]:
 
 
 def routes(machine: MachinePlan) -> dict[str, str]:
-    """Gateways by destination."""
+    """Return gateways by destination."""
     return {str(route.destination): str(route.gateway) for route, _ in machine.routes}
 
 
