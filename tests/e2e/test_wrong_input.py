@@ -53,7 +53,7 @@ def complaints(answer: Answer) -> list[str]:
         ("ping -c 0", "0"),
         ("iperf client", "Missing argument"),
         ("iperf a b -t 0", "0"),
-        ("logs x --tail -1", "-1"),
+        ("logs x --tail -2", "-2"),
         ("restart agent", "want NODE… or --all"),
         ("restart agent node1 --all", "want NODE… or --all"),
         ("restart etcd", "no such verb"),
