@@ -128,16 +128,16 @@ def refuse_underlay_inside(underlay: Underlay, config: NetworkConfig, options: O
     if underlay.public_ip in config.network:
         fault = UsageError if options.public_ip is not None else EnvironmentMissing
         raise fault(
-            f"{'--public-ip' if options.public_ip else underlay.interface}: lies in the pod network"
+            f"{'--public-ip' if options.public_ip else underlay.interface}: is in the pod network"
             f" (got {underlay.public_ip}; want an address outside {config.network})"
         )
     if underlay.public_ipv6 is not None and overlap(IPv6Network(underlay.public_ipv6), config.ipv6_network):
         raise EnvironmentMissing(
-            f"{underlay.interface}: lies in the pod network"
+            f"{underlay.interface}: is in the pod network"
             f" (got {underlay.public_ipv6}; want an address outside {config.ipv6_network})"
         )
     if underlay.address in config.network:
         raise EnvironmentMissing(
-            f"{underlay.interface}: lies in the pod network"
+            f"{underlay.interface}: is in the pod network"
             f" (got {underlay.address}; want an address outside {config.network})"
         )

@@ -111,7 +111,7 @@ def _names_in(parametrize: pytest.Mark) -> list[str]:
 def _choice_of(marker: pytest.Mark, item: pytest.Item) -> ClusterChoice:
     if len(marker.args) != 1 or marker.kwargs:
         got = f"{len(marker.args)} and {len(marker.kwargs)} by keyword"
-        wrong = f"wants one argument (got {got}; want a name, a path, YAML text or dicts)"
+        wrong = f"takes one argument (got {got}; want a name, a path, YAML text or dicts)"
         pytest.fail(f"{item.nodeid}: @pytest.mark.lab: {wrong}", pytrace=False)
     return _choose(marker.args[0], item.path.parent, f"{item.nodeid}: @pytest.mark.lab")
 

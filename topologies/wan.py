@@ -4,8 +4,8 @@
                               s1 ── r1 (router) ── s2
                         node2 ┘                     └ node4
 
-A host with the option `router=True` is no node of the cluster but forwards between its links; Mininet itself does not
-know this option. Addresses, routes and gateways given here are for plain Mininet only, the testbed plans its own from
+A host with the option `router=True` is not a cluster node but forwards between its links; Mininet itself does not
+know this option. Addresses, routes and gateways given here are for plain Mininet only; the testbed plans its own from
 the underlay's cidr: a part of it for each site.
 
 `sudo mn --custom topologies/wan.py --topo wan --switch lxbr --controller none` builds the same underlay without agents;
@@ -24,7 +24,7 @@ class Wan(Topo):
         """Make the graph.
 
         sites: how many subnets, each with a switch
-        hosts: how many nodes hang on each site's switch
+        hosts: how many nodes are connected to each site's switch
         """
         if not 1 <= sites <= MOST_SITES or not 1 <= hosts <= 150:
             raise ValueError(f"sites go from 1 to {MOST_SITES}, hosts from 1 to 150 (got sites={sites}, hosts={hosts})")

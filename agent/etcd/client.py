@@ -192,7 +192,7 @@ class EtcdClient:
 
     def _call(self, rpc: Callable[[Connection], T]) -> T:
         """Run `rpc` on the current connection; on the other endpoints too while members are unreachable."""
-        may_authenticate_anew = self._credentials.user is not None
+        may_reauthenticate = self._credentials.user is not None
         tries = len(self._endpoints)
         failures: list[AgentError] = []
         while True:
@@ -209,8 +209,8 @@ class EtcdClient:
                 endpoint = connection.endpoint if connection else ", ".join(self._endpoints)
                 failures.append(translate(error, endpoint))
                 tries -= 1
-                if is_stale_token(error) and may_authenticate_anew:
-                    may_authenticate_anew = False
+                if is_stale_token(error) and may_reauthenticate:
+                    may_reauthenticate = False
                     tries = max(tries, 1)
                 elif tries <= 0 or not _may_ask_another(error):
                     raise _together(failures) from error

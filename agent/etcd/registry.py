@@ -94,7 +94,7 @@ class Registry(Protocol):
         """End an etcd lease that holds no key any more; keep one that does."""
 
     def put_claim(self, claim: Claim, ttl_s: int) -> int:
-        """Write a question for every node that watches; return the etcd lease that it expires with."""
+        """Write a question for every watching node; return the etcd lease with which it expires."""
 
     def claim_holder(self, claim: Claim) -> str | None:
         """Return the node that has answered."""

@@ -248,7 +248,7 @@ def state_for(socket: IPRoute, wanted: Wanted, new: Collection[str] = (), known:
     """Return the part of the namespace's state that `wanted` covers.
 
     `new`: devices just created, which have no addresses, neighbours and routes yet. `known`: links just read. Devices
-    that `wanted` does not name are not told apart in routes.
+    that `wanted` does not name are not distinguished in routes.
     """
     found = _links_for(socket, wanted, known)
     old = {name: one for name, one in found.items() if name not in new}

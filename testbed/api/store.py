@@ -1,8 +1,8 @@
 """The lab's objects with resource versions, and what changed since one of them.
 
-The lab itself has no versions: it is asked for all objects of a kind, and what differs from before has changed. So a
-change that nothing announced, such as a container that ends, is seen as any other. While somebody watches a kind, it
-is looked at again and again, seldom enough to be a tenth of a core at most.
+The lab itself has no versions: it is asked for all objects of a kind, and compared with the previous answer. So a
+change that was not announced, such as the end of a container, is found like any other. While a kind is watched, the
+lab is polled, seldom enough to take a tenth of a core at most.
 """
 
 import asyncio
@@ -18,11 +18,11 @@ from testbed.api.resources import Resource
 
 Object = dict[str, Any]
 HISTORY = 4096
-"""Changes of a kind that are remembered; who asks for an older one has to list again (410)."""
+"""Changes remembered per kind; a client that asks for an older one has to list again (410)."""
 PERIOD_S = 0.05
-"""Between two looks at a kind that is watched."""
+"""Between two polls of a watched kind."""
 COST_FACTOR = 10
-"""A look that takes long is followed by a pause of that many times its length."""
+"""A poll is followed by a pause of at least this many times its duration."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +43,7 @@ class Versions:
 
     @property
     def last(self) -> int:
-        """The newest."""
+        """Return the newest."""
         return self._last
 
     def next(self) -> int:
@@ -62,17 +62,17 @@ class Collection:
         self._versions = versions
         self._objects: dict[str, Object] = {}
         self._bare: dict[str, Object] = {}
-        """As the lab said them."""
+        """The lab's last answer."""
         self._changes: deque[ObjectChange] = deque(maxlen=HISTORY)
         self._forgotten = versions.last
-        """The newest change that is not remembered."""
+        """The newest change that is no longer remembered."""
         self._looking = asyncio.Lock()
         self._changed = asyncio.Condition()
         self._watchers = 0
         self._follower: asyncio.Task[None] | None = None
 
     async def look(self) -> tuple[list[Object], int]:
-        """Ask the lab; return the objects and the version at which they are so. Raises TestbedError."""
+        """Ask the lab; return the objects and their version. Raises TestbedError."""
         async with self._looking:
             found = await asyncio.to_thread(self._ask)
             self._take(found)
@@ -83,7 +83,10 @@ class Collection:
         return objects, version
 
     async def watch(self, since: int) -> AsyncGenerator[ObjectChange, None]:
-        """Yield each change after a version, for ever. Raises Failure (410) when it is not remembered any more."""
+        """Yield each change after a version, without end.
+
+        Raises Failure (410) when that version is no longer remembered.
+        """
         self._watchers += 1
         if self._follower is None or self._follower.done():
             self._follower = asyncio.create_task(self._follow())
@@ -125,11 +128,11 @@ class Collection:
                 fresh["status"]["observedGeneration"] = fresh["metadata"]["generation"]
             self._objects[key] = self._note("ADDED" if before is None else "MODIFIED", fresh)
             self._bare[key] = item
-        # In the order in which the lab has them.
+        # In the lab's order.
         self._objects = {key: self._objects[key] for key in bare}
 
     def _generation(self, key: str, item: Object) -> int:
-        """Grows with each change of what is wanted."""
+        """Incremented by each change of the desired state."""
         known = self._objects.get(key)
         if known is None:
             return 1
@@ -151,5 +154,5 @@ def _key(item: Mapping[str, Any]) -> str:
 
 
 def _is_another(before: Mapping[str, Any], now: Mapping[str, Any] | None) -> bool:
-    """Whether an object is gone, or another one of its name came."""
+    """Return whether an object was deleted, or replaced by another of the same name."""
     return now is None or now["metadata"].get("uid") != before["metadata"].get("uid")

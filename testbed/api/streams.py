@@ -24,7 +24,7 @@ class Ended:
 
     code: int = 0
     error: TestbedError | None = None
-    """Why it did not run."""
+    """Why it did not start."""
 
 
 class StreamProgram:
@@ -60,7 +60,7 @@ class StreamProgram:
             fcntl.ioctl(self.stdin, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
 
     def write(self, data: bytes) -> None:
-        """Give it input; blocks while it takes none. What it does not want is dropped."""
+        """Write to its input; blocks while it reads none. Input that it no longer accepts is dropped."""
         with contextlib.suppress(OSError):
             while data and not self._stdin_closed:
                 data = data[os.write(self.stdin, data) :]
@@ -72,7 +72,7 @@ class StreamProgram:
             os.close(self.stdin)
 
     def close(self) -> None:
-        """Close this side's ends."""
+        """Close this side of the streams."""
         self.close_stdin()
         for descriptor in {self.stdout, *([] if self.stderr is None else [self.stderr])}:
             os.close(descriptor)
@@ -91,7 +91,7 @@ class StreamProgram:
         except TestbedError as error:
             ended = Ended(error=error)
         finally:
-            # What it wrote comes to its end when nobody can write there any more.
+            # Its output ends when the last writer has closed it.
             for descriptor in dict.fromkeys(given):
                 os.close(descriptor)
             self._ended(ended)
@@ -168,7 +168,7 @@ class PodDoor:
 
     @property
     def path(self) -> str:
-        """Where to connect."""
+        """Return where to connect."""
         return str(self._path)
 
     def close(self) -> None:

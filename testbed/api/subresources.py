@@ -1,4 +1,4 @@
-"""What lies below an object: how many pods there shall be, and what a pod wrote."""
+"""Subresources: the number of replicas of a workload, and the log of a pod."""
 
 import asyncio
 import contextlib
@@ -21,13 +21,13 @@ from testbed.errors import TestbedError
 
 CHUNK_BYTES = 32 * 1024
 NOT_KEPT = ("sinceSeconds", "sinceTime", "timestamps")
-"""Of the query of a log: nothing here knows when a line was written."""
+"""Parameters of a log's query that are refused: the time of a line is not recorded."""
 
 
 async def scale(
     objects: Objects, lab: AsyncLab, place: ApiPlace, method: str, content_type: str, body: dict[str, Any] | None
 ) -> Mapping[str, Any]:
-    """Return how many pods there are and shall be, after a change of that if there is one. Raises Failure."""
+    """Return the actual and the desired number of pods, after changing the latter if asked to. Raises Failure."""
     now = _scale_of(await objects.get(place))
     if body is None:
         return now
@@ -60,7 +60,7 @@ def _scale_of(item: Mapping[str, Any]) -> dict[str, Any]:
 
 
 async def serve_log(request: web.Request, place: ApiPlace, record: LabRecord) -> web.StreamResponse:
-    """Send what a container wrote, and what it writes. Raises Failure."""
+    """Send a container's log, and follow it if asked to. Raises Failure."""
     query = request.query
     if unknown := [name for name in NOT_KEPT if query.get(name) and query.get(name) not in FALSE]:
         raise Failure(400, f"{', '.join(unknown)}: when a line was written is not kept", place)
@@ -99,7 +99,7 @@ async def serve_log(request: web.Request, place: ApiPlace, record: LabRecord) ->
             if limit == 0:
                 break
         if not response.prepared:
-            # A log that cannot be shown is known by its having nothing.
+            # A log that cannot be shown is recognised by its missing output.
             how = await ended
             if how.error is not None:
                 raise from_lab(how.error, place)

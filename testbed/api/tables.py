@@ -25,7 +25,7 @@ class TableColumn:
 
 
 def table(kind: str, items: Sequence[Object], version: int | None, *, whole: bool, heading: bool = True) -> Object:
-    """Return a Table of objects of a kind; `whole`: with each object, not its metadata alone."""
+    """Return a Table of objects of a kind; `whole`: with the full objects, not only their metadata."""
     shown = [*EVENT_COLUMNS] if kind == "Event" else [TableColumn("Name", NAME), *COLUMNS.get(kind, (AGE,))]
     rows = [
         {
@@ -63,7 +63,7 @@ def _cell(column: TableColumn, item: Object) -> object:
 
 
 def age(since: str | None, now: datetime | None = None) -> str:
-    """Return how long ago a time was, about as kubectl says it: 45s, 3m20s, 45m, 5h, 2d."""
+    """Return how long ago a time was, in kubectl's form: 45s, 3m20s, 45m, 5h, 2d."""
     if not since:
         return "<unknown>"
     seconds = max(0, int(((now or datetime.now(UTC)) - datetime.fromisoformat(since)).total_seconds()))
@@ -107,7 +107,7 @@ def _images(item: Object) -> str | None:
 
 
 def joined_tightly(parts: Any) -> str | None:  # noqa: ANN401 - any iterable of texts
-    """As kubectl joins: commas without blanks."""
+    """Join with commas without blanks, as kubectl does."""
     text = joined(parts)
     return None if text is None else text.replace(", ", ",")
 

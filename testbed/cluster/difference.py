@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address
 from typing import Literal
 
-from testbed.cluster.cluster_document import NodeSpec
+from testbed.cluster.cluster_document import AgentSpec, NodeSpec
 from testbed.cluster.kinds import MANIFESTS
 from testbed.cluster.spec import Cluster
 from testbed.cluster.wiring import Wiring
@@ -40,6 +40,8 @@ class Difference:
     """Changes that are impossible while the lab runs, each as `PATH: REASON`; if there are any, nothing is done."""
     new_nodes: tuple[NewNode, ...]
     gone_nodes: tuple[str, ...]
+    agents: tuple[str, ...]
+    """Nodes that stay and get another agent, or other flags."""
     objects: tuple[tuple[Sign, str, str], ...]
     """Objects to add, change or remove; not unchanged ones."""
 
@@ -50,6 +52,7 @@ class Difference:
 
     def lines(self) -> Iterator[str]:
         """Return the plan for people, in the order of execution."""
+        yield from (f"~ agent of {name}" for name in self.agents)
         yield from (f"+ node {node.name}" for node in self.new_nodes)
         order = {"-": 0, "+": 1, "~": 2}
         for sign, kind, name in sorted(self.objects, key=lambda one: order[one[0]]):
@@ -67,8 +70,16 @@ def difference(running: Cluster, wanted: Cluster) -> Difference:
         tuple(refused),
         tuple(node for node in nodes if isinstance(node, NewNode)),
         gone,
+        tuple(
+            name for name in running.nodes if name in wanted.nodes and agent_of(running, name) != agent_of(wanted, name)
+        ),
         tuple(_objects(running, wanted)),
     )
+
+
+def agent_of(cluster: Cluster, name: str) -> AgentSpec:
+    """Return the agent of a node: its own, or that of all."""
+    return cluster.nodes[name].agent or cluster.agent
 
 
 def _fixed(running: Cluster, wanted: Cluster) -> Iterator[str]:
@@ -83,16 +94,16 @@ def _fixed(running: Cluster, wanted: Cluster) -> Iterator[str]:
         yield "underlay.gateway: every machine's default route depends on it"
     if (running.etcd.member_count, running.etcd.tls) != (wanted.etcd.member_count, wanted.etcd.tls):
         yield "etcd: read once, when the lab starts"
-    for field in ("agent", "dns"):
-        if getattr(running, field) != getattr(wanted, field):
-            yield f"{field}: read once, when the lab starts"
+    if running.dns != wanted.dns:
+        yield "dns: read once, when the lab starts"
     stay = [name for name in wanted.nodes if name in running.nodes]
     for name in stay:
         # An address that one of the files leaves open is the node's own.
         before, now = (
             _with_address(cluster.nodes[name], running.addresses.nodes[name]) for cluster in (running, wanted)
         )
-        changed = [field for field in NodeSpec.model_fields if getattr(before, field) != getattr(now, field)]
+        fields = [field for field in NodeSpec.model_fields if field != "agent"]
+        changed = [field for field in fields if getattr(before, field) != getattr(now, field)]
         if changed:
             yield f"nodes.{name}.{', '.join(changed)}: the node is running"
     if _shape(running.wiring, stay) != _shape(wanted.wiring, stay):

@@ -1,4 +1,4 @@
-"""The names of a cluster: its domain, the address of its DNS, and what pods are told of both."""
+"""A cluster's DNS settings: its domain, the server's address, and what pods get of both in resolv.conf."""
 
 from ipaddress import IPv4Address
 

@@ -141,8 +141,7 @@ class Wiring:
         return {name: tuple(segments) for name, segments in found.items()}
 
     def next_routers(self, origins: Collection[int], without: str | None = None) -> Mapping[int, tuple[int, str]]:
-        """Return, for every segment beyond `origins`, which of these to start in and through which router, for the
-        fewest routers.
+        """Return, for every segment beyond `origins`, the origin and first router of a path with the fewest routers.
 
         A router that asks for itself is excluded.
         """

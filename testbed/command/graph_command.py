@@ -26,7 +26,7 @@ def graph(lab: str | None, output: str | None, file: str | None) -> None:
     """Draw the lab: nodes, bridges, TUN devices, pods, underlay, addresses, states.
 
     \b
-    graph -w lab.svg             for a page or a slide; png wants the package librsvg2-bin
+    graph -w lab.svg             for a page or a slide; png needs the package librsvg2-bin
     graph -o mermaid             for Markdown; dot for Graphviz; html is a page of its own
     graph -o json                what is drawn, as data
     """

@@ -19,7 +19,7 @@ class LabOptions:
     """The options of `up`, which completes them; the lab reads the same value."""
 
     name: str = ""
-    """Of the lab; empty: as TESTBED_LAB or the cluster says."""
+    """The lab's name; empty: from TESTBED_LAB or the cluster."""
     cluster_file: str = ""
     """FILE or NAME; once it is read, a description of the cluster's source."""
     nodes: int | None = None

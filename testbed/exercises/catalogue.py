@@ -164,7 +164,7 @@ EXERCISES: Mapping[str, Exercise] = {
             (
                 "Every pod asks the same DNS: `cat /etc/resolv.conf` in one. Only {victim} is affected, so follow a"
                 " query through it.",
-                "`testbed trace {pod} 10.96.0.10:53 --udp` ends on {victim}. What decides there where packets go?",
+                "`testbed trace {pod} 10.96.0.10:53 --udp` ends on {victim}. What determines the packets' path there?",
                 "`testbed exec {victim} -- ip route`: one route is for the DNS alone, and only drops packets.",
             ),
         ),

@@ -115,12 +115,14 @@ class RulesWatch:
 
     def moved(self) -> bool:
         """Report whether others changed rules since the last call; costs one small message. Raises OSError."""
-        # Read before anybody looks: a change in between is seen next time.
+        # Read before the comparison: a change in between is seen next time.
         now = self.generation()
         before, self._seen = self._seen, now
         return now != before
 
     def note_own_change(self, before: int) -> None:
-        """Expect the change that was made when the number was `before`; if others changed something too, it is more."""
+        """Count our own change, made at number `before`; a higher number than that means that others changed something
+        too.
+        """
         if self._seen in (None, before):
             self._seen = before + 1

@@ -192,6 +192,19 @@ class LabNode:
             return None
         return answer if status == http.client.OK and isinstance(answer, dict) else None
 
+    def change_agent(self, agent: AgentSpec) -> None:
+        """End the running agent, and run this one from now on."""
+        self.agent.hold(LEAVE_GRACE_S)
+        self._spec = agent
+        self.agent.resume()
+
+    def has_written_since(self, time_s: float) -> bool:
+        """Return whether the agent wrote its subnet.env after that time, in seconds since the epoch."""
+        try:
+            return (self.run / SUBNET_FILE).stat().st_mtime >= time_s
+        except OSError:
+            return False
+
     def leave(self) -> None:
         """End the agent permanently: the node is about to be removed, and its links are no longer followed."""
         self._gone.set()
@@ -225,6 +238,8 @@ class LabNode:
     def _why_other_agent_is_not_ready(self) -> str | None:
         ready = self._spec.ready or AgentReady()
         file = ready.file
+        if self.expected and self.agent.state != "running":
+            return self._why_silent("not running")
         if not (self.run / Path(file).relative_to("/run")).exists():
             return self._why_silent(f"no {file} yet")
         if ready.device is not None and self.kernel.link(ready.device) is None:

@@ -26,7 +26,7 @@ class Ruleset:
 
     @property
     def is_empty(self) -> bool:
-        """Return whether nothing is wanted."""
+        """Return whether it has no chains and no elements."""
         return not self.chains and not any(self.maps.values()) and not any(self.sets.values())
 
     @property

@@ -68,7 +68,7 @@ def _run_in_terminal(connection: LabConnection, question: "Question[EndedAnswer]
 
 def _relay(ours: int, ended: int) -> None:
     """Copy both ways; once the program has ended, show the terminal's remaining output and stop."""
-    with contextlib.suppress(OSError):  # EIO: nobody has the program's side open any more
+    with contextlib.suppress(OSError):  # EIO: the program's side is closed
         while True:
             readable, _, _ = select.select([0, ours, ended], [], [])
             if ours in readable:

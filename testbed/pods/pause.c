@@ -1,5 +1,5 @@
 /*
- * pause: the process that holds namespaces open and reaps what nobody waits for.
+ * pause: the process that holds namespaces open and reaps orphans.
  *
  *   pause [--quiet]                    holds a pod's namespaces until TERM or INT, then exits 0
  *   pause --as PID                     the same as process PID, a child of its parent; says nothing
@@ -9,7 +9,7 @@
  * As a pod it does what Kubernetes' pause does: one line on stderr and exit 0 on TERM and INT, every orphan reaped,
  * a warning when it is not PID 1 (--quiet: the pod does not share its process namespace, so it is not meant to be).
  *
- * As PID it takes the place of a process that was killed, so that whoever knows its number still finds the namespaces:
+ * As PID it takes the place of a process that was killed, so that the namespaces are still found by its number:
  * it makes that process and exits 0, or exits 1 because another one has the number.
  *
  * As a lab's init it starts CMD as its only own child, hands TERM and INT on to it, and ends with CMD's exit code

@@ -25,12 +25,12 @@ class PodVolumes:
     """File systems below the pod's directory; they outlive its containers and its pause process."""
 
     def __init__(self, directory: Path, pod: PodManifest, lookup: Lookup) -> None:
-        """Nothing is mounted yet. `lookup` finds ConfigMaps and Secrets."""
+        """Mount nothing yet. `lookup` finds ConfigMaps and Secrets."""
         self._directory = directory
         self._pod = pod
         self._lookup = lookup
         volumes = pod.spec.volumes
-        # A container's user, whoever it is, may write there (Kubernetes: emptyDir).
+        # Any container user may write there (Kubernetes: emptyDir).
         self._group = pod.spec.security_context.fs_group
         self._wanted = [(directory / "shm", SHARED_MEMORY, 0o1777)]
         self._wanted += [

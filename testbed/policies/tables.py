@@ -1,4 +1,4 @@
-"""The nftables tables by which a node enforces policies for its own pods. Pure.
+"""The nftables tables with which a node enforces policies for its own pods. Pure.
 
     table inet      pod → pod ── map egress: client's address ──> chain egress-client ── allowed ──┐ return, else drop
                     ┌─────────────────────────────────────────────────────────────────────────────┘

@@ -39,7 +39,7 @@ class PolicyVerb:
         self._pods = pods
 
     def answer(self, request: Request) -> PolicyAnswer:
-        """Answer for two ends, or for every two pods. Raises TestbedError."""
+        """Return the verdict for two ends, or for every pair of pods. Raises TestbedError."""
         namespace = request.argument("namespace", str)
         family: Family = 6 if request.argument("ipv6", bool, False) else 4
         world = self._policies.world()

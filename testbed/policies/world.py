@@ -99,12 +99,14 @@ class World:
 
     @cached_property
     def _isolating(self) -> dict[tuple[ObjectKey, Direction], list[NetworkPolicy]]:
-        """What was found already."""
+        """Return what was found already."""
         return {}
 
     @cached_property
     def _policies_by_label(self) -> Mapping[tuple[str, Direction, Label | None], Sequence[int]]:
-        """The numbers of policies by one label that their pods must have; None: no label is required as it is."""
+        """Return the numbers of policies by one label that their pods must have; None: no label is
+        required as it is.
+        """
         found: dict[tuple[str, Direction, Label | None], list[int]] = {}
         for number, policy in enumerate(self.policies):
             label = next(iter(policy.spec.pod_selector.match_labels.items()), None)

@@ -102,6 +102,11 @@ class Supervised:
         process = self._process
         return process.pid if process is not None and self.state == "running" else None
 
+    @property
+    def running_for_s(self) -> float:
+        """Return how long the process has run; 0 while none does."""
+        return time.monotonic() - self._started_s if self.state == "running" else 0.0
+
     def start(self) -> None:
         """Start it and keep it running; return once the first process exists.
 

@@ -36,9 +36,9 @@ def skeleton(pod_network: IPNetwork) -> str:
     """Return a script that makes the table with its maps, sets and base chains, without any Service.
 
     - dnat: in `prerouting` for what comes from elsewhere, in `output` for the node's own processes.
-    - Whoever is not a pod gets a pod's or node's address on the way to one (mark 0x4000): the overlay carries only
-      packets between addresses of pods, and answers must come back here to be turned round.
-    - `filter-*`: no endpoint is an answer too: refused at once, instead of a timeout.
+    - A client that is not a pod is masqueraded on the way to a pod (mark 0x4000): the overlay carries only
+      packets between addresses of pods, and answers must come back here to be translated.
+    - `filter-*`: a Service without endpoints is refused at once, instead of timing out.
     - A packet that conntrack calls invalid must not be forwarded: it would reach the client with a pod's address.
     """
     family = pod_network.version

@@ -1,7 +1,7 @@
-"""Starts the lab's API server when somebody first wants it, and says how to reach it.
+"""Starts the lab's API server when it is first asked for, and reports how to reach it.
 
-It is a process of its own: what it costs, and what its clients do to it, is not the lab's. The listening socket is made
-on the host by `testbed kubeconfig` and handed over, so that no process of the host has a socket of the lab.
+It is a process of its own, so that its load and its clients' requests do not slow the lab down. `testbed kubeconfig`
+makes the listening socket on the host and hands it over, so no process of the host has a socket of the lab.
 """
 
 import base64
@@ -33,7 +33,7 @@ TOKEN_BYTES = 32
 
 
 class ApiProcess:
-    """The API server of one lab, once there is one."""
+    """The API server of one lab, once started."""
 
     def __init__(self, lab: str, rundir: Path, owner_uid: int) -> None:
         """`owner_uid`: who may read the kubeconfig, besides root."""
@@ -49,14 +49,14 @@ class ApiProcess:
         return Verb(API, self.open)
 
     def open(self, request: Request) -> ApiAnswer:
-        """Return where the API server is and how to get in; start it on the client's listening socket if need be.
+        """Return the API server's address and credentials; start it on the client's listening socket if necessary.
 
         Raises TestbedError.
         """
         with self._starting:
             if self._process is None or self._process.poll() is not None:
                 if len(request.streams) != 1:
-                    raise TestbedError("kubeconfig: wants a listening socket")
+                    raise TestbedError("kubeconfig: needs a listening socket")
                 self._start(request.streams[0])
             return {"port": self._port, "kubeconfig": str(self._directory / KUBECONFIG)}
 
@@ -68,7 +68,7 @@ class ApiProcess:
         with socket.socket(fileno=os.dup(listener)) as given:
             self._port = given.getsockname()[1]
         directory = self._directory
-        # Searched by the owner, who reads one file in it.
+        # The owner may enter it, and reads one file in it.
         directory.mkdir(mode=0o711, exist_ok=True)
         directory.chmod(0o711)
         files = Authority(self._lab).issue(directory, str(directory), NAME, [LOOPBACK])

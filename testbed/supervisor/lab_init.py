@@ -20,22 +20,13 @@ from testbed.control.client import CLUSTER_FILE
 from testbed.control.options import MACHINES, read_options
 from testbed.control.server import ControlServer
 from testbed.control.wire import CONTROL_SOCKET
+from testbed.host.agent_programs import OURS, PRIVATE_TMPFS
 from testbed.host.limits import use_hard_limits
-from testbed.places import ROOT
 from testbed.plain_files import plain, read_plain
 from testbed.pods import devices, kernel_view
 from testbed.pods.tmpfs import MIB, mount_tmpfs
 from testbed.processes import namespaces
 
-OURS = frozenset({ROOT, Path(sys.prefix).resolve()})
-"""Directories that our programs need: the clone or site-packages, and its Python."""
-PRIVATE_TMPFS = {
-    "/run": "size=64m,mode=0755",
-    "/tmp": "size=1g,mode=1777",
-    "/var/tmp": "size=1g,mode=1777",
-    "/dev/shm": "size=64m,mode=1777",
-}
-"""The lab's own file systems, with their options."""
 CGROUPS = Path("/run/cgroups")
 """Machines and containers have another /run."""
 RECORDS_MIB = 256

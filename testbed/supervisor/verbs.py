@@ -138,7 +138,7 @@ class LabVerbs:
         kind, in_lab = self._kind("describe", request)
         name, described = request.argument("name", str), in_lab.describe
         if described is None or name is None:
-            raise InvalidInput(f"describe: wants a kind that can be described, and a name (got {kind.plural} {name})")
+            raise InvalidInput(f"describe: needs a kind that can be described, and a name (got {kind.plural} {name})")
         wanted = self._in_namespace(kind, name, request)
         try:
             return described.show(self.lab, wanted)

@@ -130,7 +130,7 @@ def _attributes(data: bytes) -> dict[int, bytes]:
 
 
 def dropped_by(family: int, attributes: dict[int, bytes]) -> Dropped | None:
-    """Return what a trace message says about the packet's end; None if it continued. Pure."""
+    """Return how the packet was dropped according to a trace message; None if it continued. Pure."""
     kind = int.from_bytes(attributes.get(TYPE, b""), "big")
     verdict = _attributes(attributes.get(VERDICT, b"")).get(1)
     by_rule = kind == BY_RULE and verdict is not None and int.from_bytes(verdict, "big") == DROP

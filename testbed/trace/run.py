@@ -90,7 +90,7 @@ def trace(
     size = DEFAULT_SIZE[asked.protocol] if asked.size is None else asked.size
     wanted = WantedPacket(asked.protocol, destination, asked.destination_port, asked.source_port, size)
     pid = known.pid(place)
-    assert pid is not None  # only the lab's own place has none, and nobody is named so
+    assert pid is not None  # only the lab's own place has none, and no pod or node has its name
     try:
         probe = TracedPacket(pid, wanted)
     except OSError as failure:

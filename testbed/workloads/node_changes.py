@@ -8,7 +8,8 @@ from ipaddress import AddressValueError, IPv4Address, IPv4Network
 from pydantic_core import PydanticCustomError
 
 from testbed.cluster.addresses import FIRST_NODE_OFFSET, AddressPlan, UnderlayFull, with_node
-from testbed.cluster.cluster_document import NodeSpec
+from testbed.cluster.cluster_document import AgentSpec, NodeSpec
+from testbed.cluster.difference import agent_of
 from testbed.cluster.free_values import free_address, free_name
 from testbed.cluster.kinds import DAEMON_SET
 from testbed.cluster.name_rules import MAX_NODE_NAME, check_node_name
@@ -28,6 +29,8 @@ from testbed.workloads.workloads import Workloads
 
 READY_LIMIT_S = 45.0
 PEERS_LIMIT_S = 20.0
+BEGINS_WITHIN_S = 3.0
+"""An agent that has written nothing by then, and still runs, found its files as they should be."""
 LOOK_S = 0.05
 
 
@@ -119,6 +122,32 @@ class NodeChanges:
         state.pods.changed.notify()
         self._await_peers()
         return node
+
+    def agents(self) -> dict[str, str]:
+        """Return each node's agent as JSON."""
+        cluster = self._state.cluster
+        return {name: agent_of(cluster, name).model_dump_json() for name in cluster.nodes}
+
+    def change_agent(self, name: str, agent: AgentSpec, limit_s: float) -> None:
+        """End the node's agent, start this one, and wait until it is ready and all nodes forward. Raises NodeFailed."""
+        state = self._state
+        node, cluster = state.nodes[name], state.cluster
+        spec = cluster.nodes[name].model_copy(update={"agent": agent})
+        state.change_cluster(replace(cluster, nodes={**cluster.nodes, name: spec}))
+        program = "ours" if agent.command is None else agent.command[0]
+        state.events.note("Normal", f"node/{name}", "AgentChanged", f"another agent from now on: {program}")
+        changed_at_s = time.time()
+        node.change_agent(agent)
+
+        def lacking() -> str:
+            # What the former agent left makes another one look ready before it has begun.
+            begins = not node.has_written_since(changed_at_s) and node.agent.running_for_s < BEGINS_WITHIN_S
+            return node.why_not_ready() or ("its new agent has only just started" if begins else "")
+
+        why = wait_for(lacking, limit_s)
+        if why:
+            raise NodeFailed(f"{name}: not ready after {limit_s:g} s with its new agent: {why}")
+        self._await_peers()
 
     def drain(self, name: str, limit_s: float) -> list[str]:
         """Accept no new pods, and wait until pods of ReplicaSets have moved; return the names of those that stay.

@@ -4,6 +4,7 @@ import threading
 from collections.abc import Callable, Sequence
 from ipaddress import IPv4Network
 
+from testbed.cluster.cluster_document import AgentSpec
 from testbed.control.answers.lab import NodeAnswer
 from testbed.control.questions import NODE
 from testbed.control.server import AnyVerb, Request, Verb
@@ -13,7 +14,7 @@ from testbed.spelling import listed
 from testbed.workloads.node_changes import NodeChanges
 
 DRAIN_LIMIT_S = 60.0
-ACTIONS = ("add", "cordon", "drain", "uncordon", "delete")
+ACTIONS = ("add", "agent", "cordon", "drain", "uncordon", "delete")
 
 
 class NodeVerbs:
@@ -46,6 +47,11 @@ class NodeVerbs:
                 asked = _network(subnet) if subnet else None
                 node = self._changes.add(name, request.argument("ip", str), request.argument("switch", str), asked)
                 return {"name": name, "address": str(node.address), "subnet": str(node.subnet)}
+            if action == "agent":
+                # From `up` alone, which has checked the file that it is in. Without one: which run now.
+                if (agent := request.argument("agent", str)) is not None:
+                    self._changes.change_agent(name, AgentSpec.model_validate_json(agent), limit_s)
+                return {"name": name, "agents": self._changes.agents()}
             if action == "drain":
                 return {"name": name, "stay": self._changes.drain(name, limit_s)}
             if action == "delete":

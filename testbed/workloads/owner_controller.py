@@ -34,7 +34,7 @@ class OwnerController(Generic[OwnerT]):
             yield from check_node(source, (*TEMPLATE, "spec"), one.spec.template.spec, list(self._nodes))
 
     def warnings(self, applied: Sequence[tuple[Source, OwnerT]]) -> Iterator[Problem]:
-        """Warn of nothing: what cannot be placed now may be placed later, and is reported as an event."""
+        """Return no warnings: what cannot be placed now may be placed later, and is reported as an event."""
         return iter(())
 
     def outcome(self, wanted: OwnerT) -> Outcome:
@@ -65,7 +65,7 @@ class OwnerController(Generic[OwnerT]):
         raise NotImplementedError
 
     def _kept(self, wanted: OwnerT, before: OwnerT | None) -> OwnerT:
-        """Return what is wanted, with what a change does not touch."""
+        """Return the desired state, with what a change does not touch."""
         del before
         return wanted
 

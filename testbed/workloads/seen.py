@@ -50,7 +50,7 @@ class KeptSet:
 
     @property
     def replicas(self) -> int:
-        """Return how many pods it wants."""
+        """Return the desired number of pods."""
         return self.wanted.spec.replicas
 
 

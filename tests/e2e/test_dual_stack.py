@@ -133,9 +133,9 @@ def test_iperf_measures_by_ipv6_where_the_destination_has_it(dual: Lab) -> None:
     assert "etcd1 has no IPv6 address" in dual.testbed("iperf", "-6", "shell", "etcd1").err
 
 
-def test_a_subnet_that_nobody_has_is_answered_by_the_node(dual: Lab) -> None:
+def test_a_subnet_without_owner_is_answered_by_the_node(dual: Lab) -> None:
     (pair,) = dual.json("ping", "shell", "fd00:a:0:77::2")
-    assert (pair["received"], pair["error"]) == (0, "no route (said by fd00:a:0:46::1)")
+    assert (pair["received"], pair["error"]) == (0, "no route (from fd00:a:0:46::1)")
 
 
 def test_everything_outside_is_answered_each_time(dual: Lab) -> None:

@@ -12,6 +12,7 @@ from testbed.testing.lab_handle import LabHandle
 from tests.e2e.lab import Lab
 
 pytestmark = pytest.mark.slow
+README = Path(__file__).parents[2] / "README.md"
 FLANNELD = [sys.executable, str(Path(__file__).with_name("stand_in_flanneld.py")), "--ip-masq"]
 
 
@@ -101,3 +102,78 @@ def test_up_does_not_claim_tables_that_it_has_not_seen(no_lab: Lab, tmp_path: Pa
     assert answer.code == 1
     assert "node2's kernel has no route to 10.0." in answer.out + answer.err
     assert [line for line in no_lab.testbed("get", "nodes").out.splitlines() if "node2" in line and "0/1" in line]
+
+
+@pytest.mark.row("C37")
+def test_a_rolling_migration_by_up_again_keeps_subnets_and_pods(no_lab: Lab, tmp_path: Path) -> None:
+    file = tmp_path / "cluster.yaml"
+    ours, theirs, both = mixed("vxlan"), mixed("vxlan"), mixed("vxlan")
+    ours[0]["nodes"] = {"node1": {}, "node2": {}}
+    both[0]["nodes"] = {"node1": {}, "node2": {}}
+    both[0]["agent"] = {"command": FLANNELD}
+
+    def up(documents: list[dict[str, Any]]) -> str:
+        file.write_text(yaml.safe_dump_all(documents))
+        answer = no_lab.up(str(file))
+        assert answer.code == 0, answer
+        return answer.out
+
+    up(ours)
+    lab = no_lab.handle
+    subnets = {name: node.subnet for name, node in lab.nodes.items()}
+    processes = {name: lab.describe("pods", name)["Pause process"] for name in ("shell1", "shell2")}
+    for documents, changed in ((theirs, ["node2"]), (both, ["node1"]), (ours, ["node1", "node2"])):
+        said = up(documents)
+        assert [line.split()[-1] for line in said.splitlines() if "~ agent of" in line] == changed
+        assert lab.check().problems == {}
+        assert {name: node.subnet for name, node in lab.nodes.items()} == subnets
+        assert {name: lab.describe("pods", name)["Pause process"] for name in processes} == processes
+        others = {line["name"] for line in lab.status()["nodes"] if line["datapath"] == "other"}
+        assert others == ({"node2"} if documents is theirs else {"node1", "node2"} if documents is both else set())
+    assert "nothing to change" in up(ours)
+
+
+@pytest.mark.parametrize("where", ["the file", "a running lab"])
+def test_an_agent_that_the_lab_would_not_see_is_named_before_anything_is_made(
+    where: str, no_lab: Lab, tmp_path: Path
+) -> None:
+    file, program = tmp_path / "cluster.yaml", tmp_path / "flanneld"
+    program.write_text("#!/bin/sh\n")
+    program.chmod(0o755)
+    documents = mixed("vxlan")
+    if where == "a running lab":
+        file.write_text(yaml.safe_dump({**documents[0], "nodes": ["node1", "node2"]}))
+        assert no_lab.up(str(file)).code == 0
+    for command, said in (
+        ([str(program)], f"the lab has a /tmp of its own, without this file (got {program};"),
+        ([sys.executable, str(program)], f"the lab has a /tmp of its own, without this file (got {program};"),
+        (["/opt/nosuch/flanneld"], "no such program (got /opt/nosuch/flanneld;"),
+        (["no-such-flanneld"], "no such program on PATH (got no-such-flanneld;"),
+        ([str(README)], f"not executable (got {README};"),
+    ):
+        documents[0]["nodes"]["node2"] = {"agent": {"command": command}}
+        file.write_text(yaml.safe_dump(documents[0]))
+        answer = no_lab.up(str(file))
+        assert answer.code == 3, answer
+        assert f"error: nodes.node2.agent.command: {said}" in answer.err, answer.err
+    if where == "the file":
+        assert no_lab.testbed("status").code == 1
+    else:
+        assert "AgentChanged" not in no_lab.testbed("events").out
+
+
+def test_up_again_with_an_agent_that_ends_says_so_and_keeps_the_lab(no_lab: Lab, tmp_path: Path) -> None:
+    file, documents = tmp_path / "cluster.yaml", mixed("vxlan")
+    documents[0]["nodes"] = {"node1": {}, "node2": {}}
+    file.write_text(yaml.safe_dump(documents[0]))
+    assert no_lab.up(str(file)).code == 0
+    documents[0]["nodes"]["node2"] = {"agent": {"command": ["sh", "-c", "echo no such network; exit 7", "agent"]}}
+    file.write_text(yaml.safe_dump(documents[0]))
+    answer = no_lab.up(str(file))
+    assert answer.code == 1
+    assert "node2: not ready after" in answer.err
+    assert "with its new agent: agent exited with 7: no such network" in answer.err
+    documents[0]["nodes"]["node2"] = {}
+    file.write_text(yaml.safe_dump(documents[0]))
+    assert no_lab.up(str(file)).code == 0
+    assert no_lab.handle.check().problems == {}

@@ -361,7 +361,7 @@ def test_wrong_cluster_is_one_line_and_no_test_passes(project: Project) -> None:
     assert set(done.outcomes.values()) == {"error"}
     assert re.search(r"no such cluster file \(got missing.yaml; want a path relative to /", done.out)
     assert 'did you mean "two_nodes"' in done.out
-    assert "@pytest.mark.lab: wants one argument" in done.out
+    assert "@pytest.mark.lab: takes one argument" in done.out
     assert re.search(r"error: .*\.yaml:1:1: nodes is missing", done.out), done.out
     assert "Traceback" not in done.out
     assert "During handling" not in done.out

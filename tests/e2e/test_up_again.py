@@ -65,5 +65,5 @@ def test_an_unchangeable_field_is_reported_and_nothing_is_changed(lab: Lab, tmp_
     assert answer.code == 2
     for field in ("network: ", "underlay.cidr: "):
         assert f"error: {file}: {field}" in answer.err
-    assert "nothing is changed" in answer.err
+    assert "nothing was changed" in answer.err
     assert [node["name"] for node in lab.json("status")["nodes"]] == ["node1", "node2"]

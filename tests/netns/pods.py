@@ -18,6 +18,7 @@ from agent.kernel.kernel import Kernel
 from testbed.cgroups.groups import Groups
 from testbed.cluster.manifest import PodManifest
 from testbed.cluster.object_key import key_of
+from testbed.host.agent_programs import OURS
 from testbed.places import PAUSE
 from testbed.pods.ipam import Ipam
 from testbed.pods.pod import Pod
@@ -25,7 +26,7 @@ from testbed.pods.pod_config import Lookup, no_configs
 from testbed.processes import namespaces as ns
 from testbed.processes import supervise
 from testbed.processes.process_ends import ProcessEnds
-from testbed.supervisor.lab_init import OURS, make_mounts_private
+from testbed.supervisor.lab_init import make_mounts_private
 from tests.netns.wishes import bridge
 
 T = TypeVar("T")

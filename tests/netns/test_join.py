@@ -125,7 +125,7 @@ def test_mistakes_are_reported_at_once_and_change_nothing(two: tuple[Machine, Ma
     try:
         inside = lost.testbed("join", *FLAGS, check=False)
         assert inside.returncode == 3
-        assert "lies in the pod network" in inside.stderr
+        assert "is in the pod network" in inside.stderr
     finally:
         underlay.write_config()
 

@@ -30,8 +30,9 @@ def test_a_node_that_comes_gets_one_and_one_that_goes_takes_it_along() -> None:
     assert len(cluster.pods) == 1
 
 
-def test_a_drained_node_keeps_its_pod_and_gets_another_when_that_is_deleted() -> None:
-    cluster = Cluster(daemon_set()).change_node("node2", leaving=True)
+@pytest.mark.parametrize("closed", ["leaving", "cordoned"])
+def test_a_drained_or_cordoned_node_keeps_its_pod_and_gets_another_when_that_is_deleted(closed: str) -> None:
+    cluster = Cluster(daemon_set()).change_node("node2", **{closed: True})
     assert cluster.decide().actions == ()
     cluster.pods = [pod for pod in cluster.pods if pod.node != "node2"]
     assert cluster.decide().actions == (CreatePod(daemon_set().owner, "node2"),)

@@ -35,7 +35,7 @@ def test_one_tunnel_may_carry_both_families() -> None:
     assert "instead of 192.168.8.102 or fd00:8::102" in str(misdirection("node1", {"10.0.3.0/24": "::1"}, holders))
 
 
-def test_a_subnet_that_nobody_holds_is_a_difference_and_no_misdirection() -> None:
+def test_a_subnet_without_holder_is_a_difference_and_no_misdirection() -> None:
     table = {"10.0.9.0/24": "192.168.8.102"}
     assert misdirection("node1", table, {}) is None
     assert ": unexpected 10.0.9.0/24" in str(difference("node1", set(), table))

@@ -250,6 +250,8 @@ class NodeAnswer(TypedDict):
     """Pods without a controller that stay on a drained node."""
     lost: NotRequired[list[str]]
     """Such pods that were deleted with a node."""
+    agents: NotRequired[dict[str, str]]
+    """For `up` on a running lab: each node's agent, as JSON of the cluster file's `agent`."""
 
 
 class KernelChange(TypedDict):

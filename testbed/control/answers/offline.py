@@ -92,7 +92,7 @@ class ValidateAnswer(TypedDict):
     nodes: list[str]
     pods: list[str]
     deployments: dict[str, int]
-    """How many pods each wants."""
+    """The desired number of pods of each."""
     replicaSets: dict[str, int]
-    """How many pods each wants; without those that a lab creates for Deployments."""
+    """The desired number of pods of each; without those that a lab creates for Deployments."""
     daemonSets: list[str]
