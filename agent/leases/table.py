@@ -31,7 +31,7 @@ class TableChange:
     changed: tuple[Lease, ...] = ()
     """Known subnets with new attributes: another public address, MAC or key."""
     removed: tuple[Lease, ...] = ()
-    """As they were before."""
+    """Their former values."""
     refused: tuple[Refusal, ...] = ()
     """Refusals not reported before."""
 

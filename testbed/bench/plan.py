@@ -82,7 +82,7 @@ class BenchPlan:
     paths: tuple[BenchPath, ...]
     rounds: int
     seconds: int
-    """Of each measurement."""
+    """Duration of each measurement."""
     measurements: tuple[Measurement, ...] = MEASUREMENTS
 
     def steps(self) -> Iterator[BenchStep]:

@@ -29,7 +29,7 @@ class Metric:
     """Ends with the unit of its JSON value."""
     title: str
     unit: str
-    """As people read it."""
+    """The printed unit."""
     scale: float
     """Divides the JSON value to get the unit."""
     digits: int

@@ -65,9 +65,9 @@ class Limits:
     memory: int | None = None
     """Bytes."""
     cpu_quota_us: int | None = None
-    """Of every PERIOD_US."""
+    """Processor time in each PERIOD_US."""
     cpu_shares: int | None = None
-    """Of a busy CPU, where a whole CPU is SHARES_OF_A_CPU."""
+    """Weight when the CPU is busy; a whole CPU is SHARES_OF_A_CPU."""
 
 
 def limits_of(resources: Resources) -> Limits | None:

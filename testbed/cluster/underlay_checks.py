@@ -130,7 +130,7 @@ def _check_links(source: Source, document: ClusterDocument) -> Iterator[Problem]
                     yield source.problem((*path, place), what)
                 plugged.setdefault(end, (source.line((*path, place)), shown))
     if not all_known or source.is_doubtful(("underlay", "links")):
-        # An apparently missing link may be the meaning of a misspelt end.
+        # A link may only seem to be missing because one of its ends is misspelt.
         return
     ends = {end for link in underlay.links or () for end in link.ends}
     for name in nodes:

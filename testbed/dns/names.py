@@ -55,7 +55,7 @@ class Names:
         self._unserved: frozenset[str] = frozenset()
         """Zones whose files the server has not loaded yet."""
         self.serial = 0
-        """Of the newest zone file."""
+        """Serial of the newest zone file."""
         self._failure = ""
         self._published_at = 0.0
         self._pause_s = BATCH_S

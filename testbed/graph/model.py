@@ -68,7 +68,7 @@ class DrawnNode:
     """Name of the interface on the underlay."""
     uplink_up: bool
     mtu: int
-    """Of the uplink, in bytes."""
+    """The uplink's MTU in bytes."""
     bridge: Device | None
     overlay: Device | None
     pods: tuple[DrawnPod, ...]

@@ -64,7 +64,7 @@ class LabState:
         self.namespaces: Final = Namespaces(cluster.namespaces, self.pods.changed)
         self.link_watch: Final = LinkWatch()
         self.notices: Final = Notices()
-        """Of agents that became ready."""
+        """Receives the readiness of agents."""
 
     @property
     def cluster(self) -> Cluster:

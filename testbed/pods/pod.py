@@ -62,7 +62,7 @@ class Pod:
         lookup: Lookup = no_configs,
         groups: Groups | None = None,
     ) -> None:
-        """Nothing is created yet.
+        """Create nothing yet.
 
         `netns_directory` None: `ip netns` does not show the pod. `on_change` is called from any thread when `status`
         may have changed. `resolv_conf` is every container's /etc/resolv.conf; with an empty one it resolves only its

@@ -50,7 +50,7 @@ class Asker:
         """Probe once; takes little more than the probe's timeout."""
         try:
             if self._probe.exec is not None and self._stand_in:
-                # The command belongs to the image, which is not here.
+                # The command is part of the image, which is missing.
                 return ""
             if self._probe.exec is not None:
                 return self._run(self._probe.exec.command)

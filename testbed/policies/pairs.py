@@ -36,7 +36,7 @@ class PortAnswer:
 
     spans: tuple[PortSpan, ...]
     verdict: PolicyVerdict
-    """Of any of them."""
+    """The verdict of any of them."""
 
     @property
     def is_one_port(self) -> bool:

@@ -75,7 +75,7 @@ class Supervised:
         self.state: State = "pending"
         self.restarts = 0
         self.exit_code: int | None = None
-        """Of the last process that ended; negative for a signal."""
+        """Exit code of the last process that ended; negative for a signal."""
         self.started_at: float | None = None
         """Seconds since the epoch at the last start."""
         self._start = start

@@ -55,7 +55,7 @@ class BoundPort:
 
     service: ObjectKey
     name: str
-    """Of the port; may be empty."""
+    """Name of the port; may be empty."""
     protocol: Protocol
     cluster_ip: IPAddress
     port: int

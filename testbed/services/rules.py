@@ -98,7 +98,7 @@ class Everywhere:
     local: tuple[BoundPort, ...]
     """Services whose node ports each node serves only with its own pods."""
     translations: Translations
-    """Of UDP."""
+    """UDP's translations."""
 
 
 def everywhere(bound: Iterable[BoundPort], family: Family = 4) -> Everywhere:

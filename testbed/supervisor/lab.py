@@ -50,7 +50,7 @@ class Lab:
             ReplicaSetController(self.workloads, nodes, events),
             DaemonSetController(self.workloads, nodes),
         )
-        """Of kinds that create pods from a template."""
+        """The controllers of kinds that create pods from a template."""
         self.service_controller = ServiceController(self.services, pods, self.workloads)
         self.policy_controller = PolicyController(self.policies)
         self.config_map_controller = ConfigController("ConfigMap", state.configs)

@@ -163,7 +163,7 @@ class HostFacts:
     os_image: str
     boot_id: str
     version: str
-    """Of the testbed."""
+    """The testbed's version."""
 
 
 def node_shape(

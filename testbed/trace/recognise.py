@@ -59,7 +59,7 @@ class Mark:
     ports: tuple[int, ...] = ()
     """UDP only: a reply need not repeat the cookie, so these ports are captured as a whole."""
     version: Literal[4, 6] = 4
-    """Of IP."""
+    """Version of IP."""
 
     @property
     def number(self) -> int:

@@ -52,11 +52,11 @@ class DeploymentNumbers:
 
     replicas: int = 0
     updated: int = 0
-    """Of the current template."""
+    """Pods of the current template."""
     ready: int = 0
     available: int = 0
     outdated: int = 0
-    """Of a former template, or on a drained node."""
+    """Pods of a former template, or on a drained node."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -80,11 +80,11 @@ class Workloads:
         self._pods = pods
         self._events = events
         self.deployments: dict[ObjectKey, Deployment] = {}
-        """As desired. Changed only under `deciding`, like the two below."""
+        """The desired ones. Changed only under `deciding`, like the two below."""
         self.sets: Mapping[ObjectKey, KeptSet] = {}
         """ReplicaSets: applied, or created for Deployments."""
         self.daemon_sets: dict[ObjectKey, DaemonSet] = {}
-        """As desired."""
+        """The desired ones."""
         self.created_at: dict[Owner, str] = {}
         """When each Deployment and DaemonSet was first applied."""
         self.bare: dict[ObjectKey, PodManifest] = {}
@@ -107,7 +107,7 @@ class Workloads:
         self.unplaced: Mapping[Owner, Unplaced] = {}
         """ReplicaSet or DaemonSet → why no node accepts another of its pods."""
         self._progress: Mapping[ObjectKey, Progress] = {}
-        """Of each Deployment, at the last decision."""
+        """Each Deployment's progress at the last decision."""
 
     def start(self, wanted: Iterable[PodOwner]) -> None:
         """Want these, and decide about everything from now on."""

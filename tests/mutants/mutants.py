@@ -256,7 +256,7 @@ def suspicious() -> None:
 
 
 def wall_clock() -> None:
-    """Timers go by the clock on the wall."""
+    """Timers use the wall clock."""
     SystemClock.now = lambda _: time.time()
 
 

@@ -26,7 +26,7 @@ child.run(words, descriptors)
 
 
 class Place:
-    """A warm parent of `child.py`, which a test may write anew."""
+    """A warm parent of `child.py`, which a test may rewrite."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory

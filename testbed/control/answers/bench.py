@@ -30,7 +30,7 @@ class BenchMetric(TypedDict):
     """Ends with the unit of the values."""
     title: str
     unit: str
-    """As people read it."""
+    """The printed unit."""
     scale: float
     """Value / scale is in that unit."""
     better: Literal["higher", "lower"]
@@ -48,8 +48,8 @@ class BenchRound(TypedDict):
     values: Mapping[str, MetricValues]
     """By path.
 
-    Values that a path does not have are omitted: only if packets pass through the agents do these have processor time
-    for them. Latency is half of a round trip.
+    Values that a path does not have are omitted: agents have processor time only if packets pass through
+    them. Latency is half of a round trip.
     """
 
 
@@ -83,7 +83,7 @@ class BenchAnswer(TypedDict):
     machine: MeasuredMachine
     rounds_wanted: int
     seconds: int
-    """Of each measurement."""
+    """Duration of each measurement."""
     paths: list[MeasuredPathLine]
     """In the requested order."""
     metrics: list[BenchMetric]
@@ -127,7 +127,7 @@ class MemoryAnswer(TypedDict):
     etcd: int
     everything: int
     threads: int
-    """Of the supervisor: a number."""
+    """Number of the supervisor's threads."""
 
 
 class SecondsAnswer(TypedDict):
@@ -158,10 +158,10 @@ class EtcdRestartAnswer(TypedDict):
 
     answers_s: float
     watches_s: float
-    """Until a lease written after that is in every table."""
+    """Time until a lease written after that is in every table."""
     pings_sent: int
     pings_lost: int
-    """Meanwhile."""
+    """Pings lost meanwhile."""
 
 
 class ScaleMeasured(TypedDict):
@@ -173,7 +173,7 @@ class ScaleMeasured(TypedDict):
     pings: ManyPingsAnswer
     neighbours: NeighboursAnswer
     join_s: float
-    """Until every forwarding table is complete again; so are the next two."""
+    """Time until every forwarding table is complete again; so are the next two."""
     leave_s: float
     agent_killed_s: float
     etcd_restarted: EtcdRestartAnswer

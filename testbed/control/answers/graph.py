@@ -99,7 +99,7 @@ class NodeFacts(NodeStatus):
     forwarding: list[ForwardingLine] | None
     """The agent's table; null while it does not answer."""
     drops: dict[str, int]
-    """By reason."""
+    """Dropped packets by reason."""
     traffic: dict[str, int]
     """Of the agent."""
 

@@ -65,7 +65,7 @@ class PodLine(TypedDict):
     """kubectl's word: `Running`, `CrashLoopBackOff`, …"""
     ready: bool
     restarts: int
-    """Of all its containers."""
+    """Restarts of all its containers."""
     ipv6_address: NotRequired[str]
     """On a dual-stack network."""
 
@@ -166,7 +166,7 @@ class PingAnswer(TypedDict):
     sent: int
     received: int
     ttl: int | None
-    """Of the last reply."""
+    """TTL of the last reply."""
     rtt_ms: list[float]
     """One for each reply."""
     error: str | None
@@ -285,7 +285,7 @@ class ApiAnswer(TypedDict):
     """How to reach the lab's API server."""
 
     port: int
-    """Of the host's loopback."""
+    """A port of the host's loopback."""
     kubeconfig: str
     """A file that its owner alone can read."""
 

@@ -12,7 +12,7 @@ class PodOwnFacts(TypedDict):
     state: str
     """The word in kubectl's STATUS column: `Running`, `CrashLoopBackOff`, `Terminating`, …"""
     restarts: int
-    """Of all its containers."""
+    """Restarts of all its containers."""
     link: str | None
     """The node's end of its link; null if it uses its node's network."""
     pausePid: int | None

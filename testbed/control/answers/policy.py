@@ -22,9 +22,9 @@ class PolicyLine(TypedDict):
     reason: str
     """`allowed by …` or `denied by …`."""
     egress: PolicyDirection | None
-    """Of the source; null if it is not a pod."""
+    """The source's side; null if it is not a pod."""
     ingress: PolicyDirection | None
-    """Of the target; null if it is not a pod."""
+    """The target's side; null if it is not a pod."""
 
 
 class PolicyTarget(TypedDict):
