@@ -4,8 +4,8 @@
     python -I -S container.py --exec SPEC PID [--tty] -- COMMAND…   one more command in a running container
 
 Standard library only and few imports, because they cost time at every start of a container. SPEC is one JSON document
-(`testbed.pods.pod_container` writes it): pause_pid, node_pid, share_pid, privileged, user, group, groups, capabilities,
-escalation, read_only_root, argv, env, working_dir, directories, files, links, volumes, log, log_bytes,
+(`testbed.pods.container_document` writes it): pause_pid, node_pid, share_pid, privileged, user, group, groups,
+capabilities, escalation, read_only_root, argv, env, working_dir, directories, files, links, volumes, log, log_bytes,
 cgroups.
 
 The container's process is a child in the pod's net, ipc and uts namespaces; its PID namespace is the pod's where

@@ -19,10 +19,11 @@ from testbed.errors import NoSubnetYet
 from testbed.places import PAUSE
 from testbed.plain_files import plain
 from testbed.pods import pod_network
+from testbed.pods.container_document import ContainerPlace
 from testbed.pods.ipam import Ipam, NoFreeAddress
 from testbed.pods.kept_logs import LIVING, PAUSE_LOG, keep_end
 from testbed.pods.pod_config import Lookup, no_configs
-from testbed.pods.pod_container import ContainerPlace, PodContainer
+from testbed.pods.pod_container import PodContainer
 from testbed.pods.pod_network import PodHost
 from testbed.pods.pod_state import PodStatus, container_status, pod_phase, pod_state, rfc3339, why_not_ready
 from testbed.pods.volumes import PodVolumes

@@ -13,7 +13,8 @@ import pytest
 from testbed.cluster.image_names import ImageRule
 from testbed.cluster.manifest import PodManifest
 from testbed.places import PAUSE
-from testbed.pods.pod_container import ContainerPlace, PodContainer
+from testbed.pods.container_document import ContainerPlace
+from testbed.pods.pod_container import PodContainer
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.root
