@@ -18,7 +18,9 @@ class DropReason(StrEnum):
     IHL = "ihl"
     """The header length is below 20 bytes or beyond the packet's end."""
     LENGTH = "length"
-    """The total length is below the header's or beyond the packet's end. (Bytes behind it are cut off and no error.)"""
+    """The total length is below the header's or beyond the packet's end. (Bytes after it are cut off, without an
+    error.)
+    """
     GSO = "gso"
     """The virtio header describes an impossible segmentation. (Only the native data path reads it.)"""
     CHECKSUM = "checksum"

@@ -15,7 +15,7 @@ UDP = 17
 ICMP_DESTINATION_UNREACHABLE = 3  # RFC 792; code 0 is "net unreachable"
 ICMP_NET_UNREACHABLE = 0
 ICMP_REPLY_TTL = 64  # RFC 1700, default of most systems
-ICMP_QUOTED_PAYLOAD = 8  # bytes of the offender behind its header, RFC 792
+ICMP_QUOTED_PAYLOAD = 8  # bytes of the offender after its header, RFC 792
 ICMP_QUERIES = frozenset({0, 8, 9, 10, 13, 14, 15, 16, 17, 18, 42, 43})
 """Echo, router discovery, timestamp, information, address mask, extended echo. All other types count as errors."""
 

@@ -132,7 +132,7 @@ def start_logs(
     previous: bool,
     tail: int | None,
 ) -> StreamProgram:
-    """Print what a container wrote. Raises TestbedError."""
+    """Print a container's log. Raises TestbedError."""
     return StreamProgram(
         record,
         LOGS,

@@ -1,7 +1,7 @@
 """The command line of a foreign agent: flannel's flags appended, or values where it names them. Pure.
 
-command: [/opt/flanneld, --ip-masq]                         flannel's flags are put behind it
-command: [/opt/mine, "--store={etcd}", --dev, "{iface}"]    nothing is put behind it: it says where values go
+command: [/opt/flanneld, --ip-masq]                         flannel's flags are appended
+command: [/opt/mine, "--store={etcd}", --dev, "{iface}"]    nothing is appended: it defines where values go
 """
 
 import re

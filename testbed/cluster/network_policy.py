@@ -124,7 +124,7 @@ class EgressRule(PolicyPart):
 
 
 class NetworkPolicySpec(PolicyPart):
-    """Which pods it isolates, in which directions, and what it allows all the same."""
+    """Which pods it isolates, in which directions, and what it allows nevertheless."""
 
     pod_selector: Selector = Field(default_factory=Selector)
     """Selects pods of the policy's own namespace."""

@@ -179,7 +179,7 @@ def _give_name(rest: Any, name: str) -> None:  # noqa: ANN401 - plain data
 
 
 def _cut(value: Any, path: Path) -> None:  # noqa: ANN401 - plain data
-    """Remove the mapping entry at `path`; of a list the whole, so that other positions stay."""
+    """Remove the mapping entry at `path`; for a list, all of it, so that other positions do not change."""
     while path and isinstance(path[-1], int):
         path = path[:-1]
     for step in path[:-1]:

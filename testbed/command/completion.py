@@ -64,7 +64,7 @@ def kinds(context: click.Context, _parameter: click.Parameter, incomplete: str) 
 
 
 def kind_and_names(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """Return kinds for the first word, and names of that kind behind it, or behind `pod/`."""
+    """Return kinds for the first word, and names of that kind after it, or after `pod/`."""
     words: Sequence[str] = context.params.get("words") or ()
     kind, slash, begun = incomplete.partition("/")
     if slash:

@@ -16,7 +16,7 @@ FETCH_TIMEOUT_S = 20.0
 
 
 def read_files(names: Sequence[str], *, recursive: bool) -> dict[str, bytes]:
-    """Return the content of each file, in order; of a directory its manifests, by name. Raises InvalidInput."""
+    """Return the content of each file, in order; for a directory, of its manifests, by name. Raises InvalidInput."""
     contents: dict[str, bytes] = {}
     problems: list[str] = []
     for name in names:

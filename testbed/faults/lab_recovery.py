@@ -31,7 +31,7 @@ class LabRecovery:
         self._services = services
 
     def before(self, request: FaultRequest) -> Touched:
-        """Return what the new fault may break: a pod that crashes anyway is not its doing."""
+        """Return what the new fault may break: a pod that crashes anyway is not attributed to it."""
         words = [word for value in request.values for word in (value if isinstance(value, tuple) else (str(value),))]
         machines = {word for word in words if word in self._state.underlay.machines}
         group = request.kind.name.split()[0]

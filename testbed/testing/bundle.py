@@ -31,7 +31,7 @@ PART_LIMIT_S = 8.0
 BUNDLE_LIMIT_S = 60.0
 AT_ONCE = 8
 LARGEST_COPY = 32 << 20
-"""Bytes copied from a dead lab's file; of a larger one, the end."""
+"""Bytes copied from a dead lab's file: the end of a larger one."""
 CURL = f"curl --silent --show-error --max-time 3 {HEALTH}"
 
 ON_NODES = {

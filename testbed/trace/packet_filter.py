@@ -26,7 +26,7 @@ BASE, PROTOCOL = 0, 1
 
 def probe_filters(mark: Mark, overlay: Encapsulation, largest: int = 0) -> list[list[Instruction]]:
     """Return `probe_filter`, and an alternative if the kernel has no room for it: before Linux 6.3, a socket has 20 KiB
-    for filters (net.core.optmem_max). The shorter one misses a probe behind others in an uncut datagram.
+    for filters (net.core.optmem_max). The shorter one misses a probe after others in an uncut datagram.
     """
     counts = (MOST_PIECES, FEWER_PIECES) if overlay.kind == "udp" and mark.version == 4 else (1,)
     return [probe_filter(mark, overlay, largest, pieces) for pieces in counts]

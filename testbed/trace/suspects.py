@@ -217,7 +217,7 @@ class Suspects:
         if link is None or not link.up:
             finding.reasons.insert(0, f"{bridge} of {owner} is down")
         elif out is not None and not (out.up and out.carrier):
-            finding.reasons.insert(0, f"{owner}'s port {port}, behind which {mac} is, is down")
+            finding.reasons.insert(0, f"{owner}'s port {port}, which leads to {mac}, is down")
         elif out is not None and out.mtu < length:
             finding.reasons.insert(0, f"{length} bytes do not fit through {owner}'s port {port} (MTU {out.mtu})")
         elif not self._filtered(sighting.place, finding, lost):

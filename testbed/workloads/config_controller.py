@@ -56,7 +56,10 @@ class ConfigController:
         return ""
 
     def describe(self, name: str) -> Description:
-        """Return everything about one object, as headings and values; of a Secret no value. Raises KeyError."""
+        """Return everything about one object, as headings and values; a Secret's values are left out.
+
+        Raises KeyError.
+        """
         found = self.wanted()[key_of(name)]
         secret = found.kind == "Secret"
         return {
