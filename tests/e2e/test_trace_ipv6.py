@@ -107,7 +107,7 @@ def test_an_address_without_owner_is_reported_by_the_asking_node(vxlan: Lab) -> 
     [
         (("-6", "shell", "10.0.90.2"), 2, "trace -6: not an IPv6 address (got 10.0.90.2; want one, or a name)"),
         (("-6", "shell", "etcd1"), 1, "etcd1 has no IPv6 address"),
-        (("shell", "svc/nginx:80"), 1, "svc/nginx has no IPv4 address (want one of a service's pods"),
+        (("shell", "svc/nginx:80"), 1, "svc/nginx has no IPv4 address (want one of a Service's pods"),
     ],
 )
 def test_what_has_no_such_address_is_refused_in_one_line(
