@@ -132,7 +132,7 @@ WORDS_OF_ANOTHER_PROGRAM = frozenset({"exec", "etcdctl", "shell", "cli", "join"}
 """What they run says what it likes."""
 TELLS_BESIDE_ITS_OUTPUT = frozenset({"capture", "bench", "bench scale"})
 """What it is doing stands on standard error, because its output may be a file of packets."""
-FAILS_IN_ITS_ANSWER = frozenset({"ping", "check", "trace", "doctor", "machines", "get", "soak", "iperf"})
+FAILS_IN_ITS_ANSWER = frozenset({"ping", "check", "trace", "policy", "doctor", "machines", "get", "soak", "iperf"})
 """The code alone may say that something is not as it should be."""
 USAGE = 2
 
