@@ -3,11 +3,11 @@
 from collections.abc import Iterator
 
 from testbed.cluster.network_policy import EgressRule, IngressRule, NetworkPolicy, Peer, PolicyPort
-from testbed.cluster.object_key import key_of
+from testbed.cluster.object_key import ObjectKey, key_of
 from testbed.control.answers.lab import Description
 from testbed.policies.policies import Policies
 from testbed.policies.tables import chain_of
-from testbed.policies.world import PolicyPod
+from testbed.policies.world import DIRECTIONS, PolicyPod, names_of
 
 
 def describe_policy(known: Policies, name: str) -> Description:
@@ -29,6 +29,19 @@ def describe_policy(known: Policies, name: str) -> Description:
         "Pods": {str(pod.key): f"{pod.node}, {', '.join(map(str, pod.addresses))}" for pod in isolated} or "none",
         "Look inside": list(_look(policy, isolated)),
     }
+
+
+def isolated_by(known: Policies, key: ObjectKey) -> str:
+    """Return the policies that isolate a pod, each with its directions: `default/web (ingress)`; empty: none."""
+    if not known.applied:
+        return ""
+    world = known.world()
+    pod = next((one for one in world.pods if one.key == key), None)
+    found: dict[str, list[str]] = {}
+    for direction in DIRECTIONS:
+        for name in names_of(world.isolating(pod, direction)) if pod else ():
+            found.setdefault(name, []).append(direction.lower())
+    return ", ".join(f"{name} ({' and '.join(directions)})" for name, directions in found.items())
 
 
 def _rules(policy: NetworkPolicy, rules: tuple[IngressRule | EgressRule, ...], word: str) -> Iterator[str]:

@@ -41,11 +41,13 @@ class PolicyVerb:
     def answer(self, request: Request) -> PolicyAnswer:
         """Return the verdict for two ends, or for every pair of pods. Raises TestbedError."""
         namespace = request.argument("namespace", str)
-        family: Family = 6 if request.argument("ipv6", bool, False) else 4
+        words = (request.argument("source", str, ""), request.argument("destination", str, ""))
+        by_ipv6 = request.argument("ipv6", bool, False) or any(map(is_ipv6, words))
+        family: Family = 6 if by_ipv6 else 4
         world = self._policies.world()
         if request.argument("matrix", bool, False):
             return matrix_answer(world, family, namespace)
-        source, target = request.argument("source", str), request.argument("destination", str)
+        source, target = words
         protocol, port = request.argument("protocol", str), request.argument("port", int)
         within = namespace or DEFAULT_NAMESPACE
         sender = self._end(world, source, within, family, sends=True)
@@ -91,7 +93,7 @@ class PolicyVerb:
             text = pod.address if family == 4 else pod.ipv6_address
             if text is None:
                 raise TestbedError(
-                    f"pod {key} has no IPv{family} address (want one that runs, and -6 on both families)"
+                    f"pod {key} has no IPv{family} address (want a pod that runs; for -6 a network with EnableIPv6)"
                 )
             return End(ip_address(text), found, str(key))
         node = self._nodes.get(word)
@@ -110,6 +112,13 @@ def _node_end(node: LabNode, family: Family, *, sends: bool) -> End:
         return End(address, name=node.name)
     through_overlay = sends and node.overlay_device is not None
     return End(node.subnet.network_address if through_overlay else node.address, name=node.name)
+
+
+def is_ipv6(word: str) -> bool:
+    """Report whether a word is an IPv6 address."""
+    with contextlib.suppress(ValueError):
+        return ip_address(word).version == 6
+    return False
 
 
 def as_protocol(word: str | None) -> Protocol:

@@ -18,6 +18,7 @@ from testbed.lab.node import BRIDGE, HEALTH_PORT, AgentState, LabNode
 from testbed.lab.underlay import OverlayNode
 from testbed.plain_files import read_plain
 from testbed.pods.pod import Pod
+from testbed.policies.show import isolated_by
 from testbed.services import show as show_services
 from testbed.supervisor.lab import Lab
 
@@ -257,6 +258,7 @@ def describe_pod(lab: Lab, pod: Pod) -> Description:
         "Ready": status.ready,
         "Why not ready": status.why_not_ready or None,
         "Labels": pod.manifest.metadata.labels or None,
+        "Network policies": isolated_by(lab.policies, pod.key) or None,
         "Controlled by": f"{owner}" if (owner := lab.workloads.owner_of(pod.key)) else None,
         "Started": status.started_at,
         "Pause process": pod.pause_pid,

@@ -5,6 +5,7 @@ import select
 import socket
 import time
 from collections.abc import Collection, Mapping, Sequence
+from itertools import count
 from typing import NamedTuple
 
 from testbed.processes.namespaces import CLONE_NEWNET, in_new_thread, setns
@@ -13,6 +14,8 @@ from tests.e2e.lab import Lab
 MARGIN_S = 0.5
 """How long a probe that must not pass is waited for after the last one that must."""
 LIMIT_S = 6.0
+OWN_PORTS = range(1024, 32768)
+"""Those that the kernel chooses from begin above."""
 AGAIN_S = 1.0
 """A datagram that was lost on a busy machine is sent again; TCP does so itself."""
 
@@ -35,6 +38,7 @@ class Prober:
     def __init__(self, lab: Lab) -> None:
         self.pid: int = lab.json("status")["pid"]
         self.addresses: Mapping[str, str] = {}
+        self._ports = count()
         self.look(lab)
 
     def look(self, lab: Lab) -> None:
@@ -92,6 +96,9 @@ class Prober:
     def _begin(self, probe: Probe) -> socket.socket:
         kind = socket.SOCK_STREAM if probe.protocol == "TCP" else socket.SOCK_DGRAM
         one = socket.socket(socket.AF_INET, kind | socket.SOCK_NONBLOCK)
+        if probe.protocol == "UDP":
+            # Of its own: by chance it could be that of an earlier probe, whose flow the kernel still knows.
+            one.bind(("", OWN_PORTS[0] + next(self._ports) % len(OWN_PORTS)))
         one.connect_ex((self.addresses[probe.target], probe.port))
         if probe.protocol == "UDP":
             _send(one)
