@@ -25,7 +25,7 @@ def show(result: BenchScaleAnswer, plot: Path | None) -> None:
     say(f"\n{pods} pods on each node; memory: proportional set sizes of agent, machine and pods' pause processes")
     say("joins, leaves, killed, restarted: until every node's forwarding table is complete again")
     if result["growth"] is not None:
-        say(f"time per node, of the largest size by that of the smallest one from 20 on: {result['growth']:.2f}")
+        say(f"time per node: the largest size against the smallest from 20 nodes on: {result['growth']:.2f}")
     where = f"{machine['processors']} processors ({machine['model']}), Linux {machine['kernel']}"
     say(f"{result['took_s']:.0f} s on {where}")
     for one in result["sizes"]:

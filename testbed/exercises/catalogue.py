@@ -137,7 +137,7 @@ EXERCISES: Mapping[str, Exercise] = {
             (
                 "Only large packets are lost. Find the largest that passes: `testbed trace {peer} {pod} --size BYTES`.",
                 "The trace of a lost one ends at a device of the underlay, which is neither a pod's nor a node's.",
-                "Every device has an MTU, the ports of a switch too: `ip link` in `testbed shell`.",
+                "Every device has an MTU, including a switch's ports: `ip link` in `testbed shell`.",
             ),
             "mtu-lowered",
         ),

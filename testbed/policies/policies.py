@@ -1,4 +1,4 @@
-"""The NetworkPolicies of a running lab: wanted ones; keeps every node's tables in line with pods and namespaces."""
+"""The desired NetworkPolicies of a running lab; keeps every node's tables in line with pods and namespaces."""
 
 import threading
 import time

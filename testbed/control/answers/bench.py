@@ -215,6 +215,6 @@ class BenchScaleAnswer(TypedDict):
     rest_seconds: float
     sizes: list[ScaleSize]
     growth: float | None
-    """Time per node of the largest size by that of the smallest from 20 nodes on."""
+    """Time per node: the largest size's, divided by that of the smallest from 20 nodes on."""
     failed: ScaleFailure | None
     """Null when no size failed."""
