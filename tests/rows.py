@@ -6,9 +6,13 @@ of a feature that does not exist yet is said in `absent`, so that no table claim
 
 import json
 import os
+import re
+import subprocess
 import tempfile
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal, NotRequired, TypedDict
 
@@ -40,6 +44,21 @@ class Row:
     absent: str = ""
     source: str = ""
     """Issues of flannel-io/flannel that ask for it."""
+    software: tuple[str, ...] = ()
+    """Other programs that its tests run or compare with, names of SOFTWARE."""
+
+
+SOFTWARE: Mapping[str, tuple[str, ...] | str] = {
+    "flanneld": "0.20.2 by what one wrote and sent; rules of August 2026 by its sources",
+    "etcd": ("etcd", "--version"),
+    "iptables": ("iptables", "--version"),
+    "nftables": ("nft", "--version"),
+    "dockerd": ("dockerd", "--version"),
+    "podman": ("podman", "--version"),
+    "CNI plugins": ("dpkg-query", "--show", "--showformat=${Version}", "containernetworking-plugins"),
+}
+"""Programs → what prints their version, or the version itself."""
+VERSION = re.compile(r"\d+(?:\.\d+)+")
 
 
 ROWS: Mapping[str, Row] = {
@@ -180,11 +199,11 @@ ROWS: Mapping[str, Row] = {
     "N23": Row("DNS for services"),
     "N24": Row("DNS for pods"),
     "N25": Row("DNS for headless services, SRV"),
-    "C1": Row("etcd's keys, values and leases as flanneld writes them"),
-    "C2": Row("subnet.env as flanneld writes it, to the byte"),
-    "C3": Row("device: flags, MTU, settings, address"),
-    "C4": Row("routes, permanent neighbours, forwarding entries"),
-    "C5": Row("the verdict of masquerade and forward rules on every kind of packet"),
+    "C1": Row("etcd's keys, values and leases as flanneld writes them", software=("flanneld", "etcd")),
+    "C2": Row("subnet.env as flanneld writes it, to the byte", software=("flanneld",)),
+    "C3": Row("device: flags, MTU, settings, address", software=("flanneld",)),
+    "C4": Row("routes, permanent neighbours, forwarding entries", software=("flanneld",)),
+    "C5": Row("the verdict of masquerade and forward rules on every kind of packet", software=("flanneld", "nftables")),
     "C6": Row("choice of the interface; variables of a flanneld unit file"),
     "C7": Row("flannel's case: pings between two hosts, pod to pod, per backend"),
     "C8": Row("flannel's case: the iperf3 throughput test completes, per backend"),
@@ -208,17 +227,31 @@ ROWS: Mapping[str, Row] = {
     "C24": Row("a changed public address keeps the subnet", source="760"),
     "C25": Row("reservations that stay, a lease's life that can be set", source="1329, 280, 319, 875"),
     "C26": Row("subnet.env and bridge that agree", source="2232, 2253, 1850"),
-    "C27": Row("pods reach each other although docker's FORWARD policy is drop", source="609, 799, 823, 834, 872"),
+    "C27": Row(
+        "pods reach each other although docker's FORWARD policy is drop",
+        source="609, 799, 823, 834, 872",
+        software=("iptables", "nftables"),
+    ),
     "C28": Row("forward rules that can be switched off, and do not go before a network policy", source="938, 978"),
     "C29": Row("clean-up", source="886, 739, 820"),
     "C30": Row("a conflict with the machine's networks is reported", source="611"),
     "C31": Row("several networks side by side", source="288, 169"),
     "C32": Row("a bad entry under /subnets has no effect on others", source="1368, 2539"),
     "C33": Row("pods' source addresses stay among pods", source="964, 864, 734, 2176"),
-    "C34": Row("in the place of a flanneld, and back: its rules removed, or only ours"),
-    "C35": Row("dockerd with docker_opts.env: containers of two machines, published ports, shared networks"),
-    "C36": Row("CNI plugins (bridge, host-local, portmap, as flannel's calls them) by podman; one bridge for pods"),
+    "C34": Row(
+        "in the place of a flanneld, and back: its rules removed, or only ours",
+        software=("flanneld", "iptables", "nftables"),
+    ),
+    "C35": Row(
+        "dockerd with docker_opts.env: containers of two machines, published ports, shared networks",
+        software=("dockerd", "iptables"),
+    ),
+    "C36": Row(
+        "CNI plugins (bridge, host-local, portmap, as flannel's calls them) by podman; one bridge for pods",
+        software=("podman", "CNI plugins"),
+    ),
     "C37": Row("a lab with an agent that reports nothing: kernel and etcd are asked instead"),
+    "C38": Row("a lab with another etcd program", software=("etcd",)),
 }
 
 
@@ -234,6 +267,28 @@ class Measured(TypedDict):
     seconds: list[float]
     missed: NotRequired[str]
     """What did not hold, the last time."""
+
+
+class Ran(TypedDict):
+    """When a run of tests was, and with which versions of other programs."""
+
+    day: str
+    versions: dict[str, str]
+
+
+def versions_of(names: Iterable[str]) -> dict[str, str]:
+    """Return the versions of programs on this machine, without those that it does not have."""
+    found = {}
+    for name in names:
+        known = SOFTWARE[name]
+        if isinstance(known, str):
+            found[name] = known
+            continue
+        with suppress(OSError):
+            said = subprocess.run(known, capture_output=True, text=True, timeout=10, check=False).stdout
+            if version := VERSION.search(said):
+                found[name] = version[0]
+    return found
 
 
 class RowsReport:
@@ -262,13 +317,25 @@ class RowsReport:
         """Return each row's tests with their outcomes."""
         return {row: {test: self._outcomes[test] for test in tests} for row, tests in self._tests.items()}
 
+    def _software(self) -> list[str]:
+        """Return the programs that tests of this run met."""
+        met = {row for row, tests in self._tests.items() if any(self._outcomes[test] == "passed" for test in tests)}
+        return [name for name in SOFTWARE if any(name in ROWS[row].software for row in met if row in ROWS)]
+
     def write(self, file: Path) -> None:
         """Put the report in place as a whole, also where the directory is everybody's. Raises OSError."""
         descriptor, draft = tempfile.mkstemp(prefix=f".{file.name}.", dir=file.parent)
         with open(descriptor, "w", encoding="utf-8") as opened:
-            json.dump({"rows": self.outcomes(), "measured": self._measured}, opened, indent=1)
+            ran = Ran(day=datetime.now(UTC).date().isoformat(), versions=versions_of(self._software()))
+            json.dump({"rows": self.outcomes(), "measured": self._measured, "ran": ran}, opened, indent=1)
         os.chmod(draft, 0o644)
         os.replace(draft, file)
+
+
+def read_ran(file: Path) -> Ran:
+    """Return when the tests ran, and with which programs. Raises OSError and ValueError."""
+    ran: Ran = json.loads(file.read_text(encoding="utf-8")).get("ran", {"day": "", "versions": {}})
+    return ran
 
 
 def read_measured(file: Path) -> dict[str, "Measured"]:

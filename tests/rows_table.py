@@ -16,7 +16,7 @@ from pathlib import Path
 from statistics import median
 from types import MappingProxyType
 
-from tests.rows import ROWS, TABLES, Measured, Outcome, Row, read_measured, read_report
+from tests.rows import ROWS, SOFTWARE, TABLES, Measured, Outcome, Ran, Row, read_measured, read_ran, read_report
 
 DOCUMENTS = Path(__file__).resolve().parents[1] / "docs" / "results"
 PAGES: Mapping[str, tuple[str, str]] = {
@@ -112,11 +112,26 @@ def table(letter: str, report: Report, measured: Measurements = NOTHING_MEASURED
     return "\n".join(lines)
 
 
-def page(name: str, report: Report, measured: Measurements = NOTHING_MEASURED) -> str:
+def software_table(report: Report, runs: Sequence[Ran]) -> str:
+    """Return what was run beside other programs, by program and version, as a Markdown table."""
+    lines = ["| software | version | when | row | what was run | result |", "|---|---|---|---|---|---|"]
+    for program in SOFTWARE:
+        ran = next((ran for ran in runs if program in ran["versions"]), None)
+        version, day = (ran["versions"][program], ran["day"]) if ran else ("", "")
+        for name, row in ROWS.items():
+            if program in row.software:
+                cells = (program, version, day, name, row.what.replace("|", "\\|"), result(row, report.get(name, {})))
+                lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def page(name: str, report: Report, measured: Measurements = NOTHING_MEASURED, runs: Sequence[Ran] = ()) -> str:
     """Return a page of results, whole."""
     title, letters = PAGES[name]
     headings = {letter: TABLES[letter][:1].upper() + TABLES[letter][1:] for letter in letters}
     tables = [f"\n## {headings[letter]}\n\n{table(letter, report, measured)}\n" for letter in letters]
+    if "C" in letters:
+        tables.append(f"\n## Beside other software\n\n{software_table(report, runs)}\n")
     return "".join([f"# {title}\n\n{HEAD}", *tables])
 
 
@@ -133,11 +148,12 @@ def main(argv: Sequence[str]) -> int:
     try:
         files = options.reports or [default_report()]
         report = merge([read_report(file) for file in files])
+        runs = [read_ran(file) for file in files]
         # As with results: what an earlier one of the reports says of a test counts.
         measured = {test: each for file in reversed(files) for test, each in read_measured(file).items()}
         if options.write:
             for name in PAGES:
-                (DOCUMENTS / name).write_text(page(name, report, measured), encoding="utf-8")
+                (DOCUMENTS / name).write_text(page(name, report, measured, runs), encoding="utf-8")
     except (OSError, ValueError, KeyError) as error:
         print(f"error: scripts/reliability-table: {error} (want a report of scripts/test)", file=sys.stderr)
         return 2

@@ -103,6 +103,8 @@ class EtcdSpec(Model):
     endpoints: Annotated[tuple[str, ...], Field(strict=False, min_length=1)] | None = None
     tls: bool = True
     """TLS in both directions, and a user for each agent that may write only its own keys."""
+    program: Annotated[str, Field(min_length=1)] = "etcd"
+    """The members' program, for another version: a name on PATH, or a path outside /tmp, /var/tmp and /run."""
 
     @model_validator(mode="after")
     def _members_only(self) -> "EtcdSpec":

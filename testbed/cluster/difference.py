@@ -92,7 +92,8 @@ def _fixed(running: Cluster, wanted: Cluster) -> Iterator[str]:
             yield f"underlay.{field}: every machine's address and link depends on it"
     if running.addresses.gateway != wanted.addresses.gateway:
         yield "underlay.gateway: every machine's default route depends on it"
-    if (running.etcd.member_count, running.etcd.tls) != (wanted.etcd.member_count, wanted.etcd.tls):
+    servers = {(one.member_count, one.tls, one.program) for one in (running.etcd, wanted.etcd)}
+    if len(servers) > 1:
         yield "etcd: read once, when the lab starts"
     if running.dns != wanted.dns:
         yield "dns: read once, when the lab starts"

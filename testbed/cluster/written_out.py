@@ -24,7 +24,7 @@ def written_out(cluster: Cluster) -> str:
         "kind": "Cluster",
         "metadata": _plain(cluster.metadata),
         "network": dict(cluster.network),
-        "etcd": {"members": cluster.etcd.member_count, "tls": cluster.etcd.tls},
+        "etcd": {"members": cluster.etcd.member_count, "tls": cluster.etcd.tls, "program": cluster.etcd.program},
         "underlay": _in_order(UnderlaySpec, {**_underlay(cluster.underlay), "gateway": str(cluster.addresses.gateway)}),
         "nodes": {name: _in_order(NodeSpec, node) for name, node in nodes.items()},
         "agent": _plain(cluster.agent),

@@ -15,7 +15,7 @@ from testbed.control.client import CLUSTER_FILE, LabRecord, ask, ask_with_conten
 from testbed.control.options import LabOptions, read_options
 from testbed.control.questions import APPLY, DELETE, NODE, STATUS
 from testbed.errors import InvalidInput, TestbedError, WrongEnvironment
-from testbed.host.agent_programs import unusable_agents
+from testbed.host.named_programs import unusable_programs
 from testbed.output.next_commands import prefix
 from testbed.plain_files import read_plain, replace_plain
 
@@ -42,7 +42,7 @@ def converge(lab: LabRecord, wanted: Cluster, options: LabOptions) -> None:
     what = f"{len(lines)} change{'s' if len(lines) != 1 else ''}" if lines else "nothing to change"
     print(f"lab {lab.name}: {what}{' (dry run)' if dry_run else ''}")
     print("".join(f"  {line}\n" for line in lines))
-    if unusable := unusable_agents(wanted):
+    if unusable := unusable_programs(wanted):
         raise WrongEnvironment("\n".join(unusable))
     if dry_run:
         return

@@ -26,10 +26,10 @@ from testbed.control.questions import DESCRIBE, STATUS
 from testbed.control.wire import CONTROL_SOCKET
 from testbed.errors import InvalidInput, TestbedError, WrongEnvironment
 from testbed.host import bridge_netfilter, doctor, limits, rootless
-from testbed.host.agent_programs import unusable_agents
 from testbed.host.converge import converge
 from testbed.host.lab_directories import prepare, starting
 from testbed.host.launch import LabEnded, Launched, launch
+from testbed.host.named_programs import unusable_programs
 from testbed.host.removal import remove_leftovers
 from testbed.output import progress
 from testbed.output import tables as render
@@ -173,7 +173,7 @@ def check_environment(cluster: Cluster, root: Path, *, without_root: bool = Fals
     failures = doctor.required_failures(doctor.checks(optional=False, also=purposes, rootless=without_root), purposes)
     if failures:
         raise WrongEnvironment("\n".join(doctor.error_line(check) for check in failures))
-    lacking = [*unusable_agents(cluster), *_missing_shaping(cluster.wiring)]
+    lacking = [*unusable_programs(cluster), *_missing_shaping(cluster.wiring)]
     room = capacity.needed_room_mib(len(cluster.nodes), cluster.pod_count, len(cluster.addresses.etcd))
     if little := capacity.too_little_room(root, room):
         lacking = [*lacking, little]

@@ -92,8 +92,10 @@ class EtcdMember:
         directory: Path,
         peers: Mapping[str, IPv4Address],
         authority: Authority | None,
+        program: str = "etcd",
     ) -> None:
         """Without `authority` it accepts all clients, and nothing is encrypted."""
+        self._program = program
         self.name = name
         self.address = address
         self.pid = pid
@@ -179,7 +181,7 @@ class EtcdMember:
         self.log.parent.mkdir(parents=True, exist_ok=True)
         command = [
             *enter_machine(self.pid),
-            "etcd",
+            self._program,
             f"--name={self.name}",
             f"--data-dir={DATA_DIRECTORY}",
             f"--listen-client-urls={self.endpoint},{self._scheme}://127.0.0.1:{CLIENT_PORT}",

@@ -109,9 +109,9 @@ class LabState:
     def start_etcd(self) -> None:
         """Start every member on its machine; return before they answer."""
         addresses = self._cluster.addresses.etcd
-        authority, machines = self.registry.authority, self.underlay.machines
+        authority, machines, program = self.registry.authority, self.underlay.machines, self._cluster.etcd.program
         self.registry.start(
-            EtcdMember(name, address, machines[name].pid, self.directory, addresses, authority)
+            EtcdMember(name, address, machines[name].pid, self.directory, addresses, authority, program)
             for name, address in addresses.items()
         )
 

@@ -20,8 +20,8 @@ from testbed.control.client import CLUSTER_FILE
 from testbed.control.options import MACHINES, read_options
 from testbed.control.server import ControlServer
 from testbed.control.wire import CONTROL_SOCKET
-from testbed.host.agent_programs import OURS, PRIVATE_TMPFS
 from testbed.host.limits import use_hard_limits
+from testbed.host.named_programs import OURS, PRIVATE_TMPFS
 from testbed.plain_files import plain, read_plain
 from testbed.pods import devices, kernel_view
 from testbed.pods.tmpfs import MIB, mount_tmpfs

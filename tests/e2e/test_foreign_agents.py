@@ -133,6 +133,18 @@ def test_a_rolling_migration_by_up_again_keeps_subnets_and_pods(no_lab: Lab, tmp
     assert "nothing to change" in up(ours)
 
 
+@pytest.mark.row("C38")
+@pytest.mark.parametrize("members", [1, 3])
+def test_a_lab_runs_another_etcd_program(members: int, new_lab: NewLab) -> None:
+    program = str(Path(__file__).with_name("other_etcd.sh"))
+    document, *pods = mixed("vxlan")
+    document["nodes"], document["etcd"] = {"node1": {}, "node2": {}}, {"members": members, "program": program}
+    with new_lab([document, *pods]) as lab:
+        assert lab.check().problems == {}
+        for number in range(1, members + 1):
+            assert "another etcd with" in lab.logs(f"etcd{number}")
+
+
 @pytest.mark.parametrize("where", ["the file", "a running lab"])
 def test_an_agent_that_the_lab_would_not_see_is_named_before_anything_is_made(
     where: str, no_lab: Lab, tmp_path: Path
@@ -157,6 +169,10 @@ def test_an_agent_that_the_lab_would_not_see_is_named_before_anything_is_made(
         assert answer.code == 3, answer
         assert f"error: nodes.node2.agent.command: {said}" in answer.err, answer.err
     if where == "the file":
+        file.write_text(yaml.safe_dump({"nodes": ["a"], "etcd": {"program": str(program)}}))
+        answer = no_lab.up(str(file))
+        assert answer.code == 3
+        assert f"error: etcd.program: the lab has a /tmp of its own, without this file (got {program};" in answer.err
         assert no_lab.testbed("status").code == 1
     else:
         assert "AgentChanged" not in no_lab.testbed("events").out

@@ -18,7 +18,7 @@ from agent.kernel.kernel import Kernel
 from testbed.cgroups.groups import Groups
 from testbed.cluster.manifest import PodManifest
 from testbed.cluster.object_key import key_of
-from testbed.host.agent_programs import OURS
+from testbed.host.named_programs import OURS
 from testbed.places import PAUSE
 from testbed.pods.ipam import Ipam
 from testbed.pods.pod import Pod

@@ -22,7 +22,8 @@ HAD_BEFORE = "10.0.7.0/24"
 def two(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TwoNodes]:
     with ExitStack() as undo:
         underlay = Underlay(tmp_path_factory.mktemp("replaced"), f"fr{os.getpid()}-", undo)
-        yield TwoNodes(underlay, {"Type": "vxlan"})
+        # cleanup removes subnet.env: with the lease over, another subnet would be chosen.
+        yield TwoNodes(underlay, {"Type": "vxlan"}, "--subnet-lease-ttl=1h")
 
 
 def source_seen(two: TwoNodes) -> str:

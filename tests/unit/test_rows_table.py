@@ -1,11 +1,23 @@
 """From the marks on tests to the pages of docs/results."""
 
+import re
 from pathlib import Path
 
 import pytest
 
-from tests.rows import ROWS, TABLES, Measured, Outcome, Row, RowsReport, read_measured, read_report
-from tests.rows_table import DOCUMENTS, PAGES, main, merge, page, result, shown_tests, table
+from tests.rows import (
+    ROWS,
+    SOFTWARE,
+    TABLES,
+    Measured,
+    Outcome,
+    Row,
+    RowsReport,
+    read_measured,
+    read_ran,
+    read_report,
+)
+from tests.rows_table import DOCUMENTS, PAGES, main, merge, page, result, shown_tests, software_table, table
 
 
 @pytest.mark.parametrize(
@@ -29,7 +41,26 @@ def test_the_worst_phase_of_a_test_counts_and_comes_back_from_the_file(
         report.note("of no row", "failed")
     report.write(tmp_path / "rows.json")
     assert read_report(tmp_path / "rows.json") == {"B1": {"t": outcome}}
+    assert read_ran(tmp_path / "rows.json")["versions"] == {}, "this row needs no other program"
     assert [path.name for path in tmp_path.iterdir()] == ["rows.json"]
+
+
+def test_programs_are_listed_with_the_version_that_a_passed_test_met(tmp_path: Path) -> None:
+    assert all(name in SOFTWARE for row in ROWS.values() for name in row.software)
+    report = RowsReport()
+    report.expect("C5", "a")
+    report.note("a", "passed")
+    report.expect("C35", "b")
+    report.note("b", "skipped")
+    file = tmp_path / "rows.json"
+    report.write(file)
+    ran = read_ran(file)
+    assert set(ran["versions"]) == {"flanneld", "nftables"}
+    assert re.fullmatch(r"\d+\.\d+(\.\d+)*", ran["versions"]["nftables"])
+    shown = software_table(read_report(file), [ran])
+    assert f"| nftables | {ran['versions']['nftables']} | {ran['day']} | C5 |" in shown
+    assert "| dockerd |  |  | C35 |" in shown
+    assert shown.splitlines()[-1].startswith("| CNI plugins |")
 
 
 def test_a_test_that_one_of_two_runs_skipped_counts_as_the_other_had_it() -> None:

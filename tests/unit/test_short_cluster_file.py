@@ -117,7 +117,7 @@ def test_the_defaults_are_those_that_the_reference_names() -> None:
     document = next(yaml.safe_load_all(written_out(read(SHORT))))
     assert document["network"] == {"Network": "10.0.0.0/16", "SubnetLen": 24, "Backend": {"Type": "udp"}}
     assert document["underlay"]["cidr"] == "192.168.8.0/24"
-    assert document["etcd"] == {"members": 1, "tls": True}
+    assert document["etcd"] == {"members": 1, "tls": True, "program": "etcd"}
     assert document["nodes"]["b"]["ip"] == "192.168.8.102"
 
 

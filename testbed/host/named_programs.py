@@ -1,4 +1,4 @@
-"""Whether an agent's program from the cluster file can be run inside the lab, which has some directories for itself."""
+"""Whether programs that the cluster file names can be run inside the lab, which has some directories for itself."""
 
 import os
 import shutil
@@ -18,15 +18,19 @@ PRIVATE_TMPFS = {
     "/dev/shm": "size=64m,mode=1777",
 }
 """The lab's own file systems, with their options."""
+DEBIANS_ETCD = "etcd"
+"""`doctor` looks for it."""
 OURS = frozenset({ROOT, Path(sys.prefix).resolve()})
 """Directories that our programs need: the clone or site-packages, and its Python. They stay visible anywhere."""
 
 
-def unusable_agents(cluster: Cluster) -> list[str]:
-    """Return one line for each program or file of an agent's command that the lab would not find."""
+def unusable_programs(cluster: Cluster) -> list[str]:
+    """Return one line for each program, or file of an agent's command, that the lab would not find."""
+    etcd = _why_no_program(cluster.etcd.program) if cluster.etcd.program != DEBIANS_ETCD else None
     given = [("agent", cluster.agent)]
     given += [(f"nodes.{name}.agent", node.agent) for name, node in cluster.nodes.items() if node.agent is not None]
-    return [line for path, agent in given for line in _unusable(path, agent)]
+    agents = [line for path, agent in given for line in _unusable(path, agent)]
+    return agents if etcd is None else [f"etcd.program: {etcd}", *agents]
 
 
 def _unusable(path: str, agent: AgentSpec) -> Iterator[str]:
