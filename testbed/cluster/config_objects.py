@@ -8,10 +8,8 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BeforeValidator, Field
 
 from testbed.cluster.free_values import free_name
-from testbed.cluster.manifest import Metadata
-from testbed.cluster.manifest_model import Model
+from testbed.cluster.manifest import Metadata, NamespacedObject
 from testbed.cluster.name_rules import check_config_key, check_object_name, wrong
-from testbed.cluster.object_key import ObjectKey
 from testbed.cluster.problems import Problem
 from testbed.cluster.validation import Source
 
@@ -64,7 +62,7 @@ class ConfigMetadata(Metadata):
     name: Annotated[str, AfterValidator(check_object_name)]
 
 
-class ConfigMap(Model):
+class ConfigMap(NamespacedObject):
     """A v1 ConfigMap."""
 
     api_version: Literal["v1"]
@@ -77,16 +75,6 @@ class ConfigMap(Model):
     """True: it can only be deleted, not changed."""
 
     @property
-    def name(self) -> str:
-        """Return `metadata.name`."""
-        return self.metadata.name
-
-    @property
-    def key(self) -> ObjectKey:
-        """Return `metadata.namespace` and `metadata.name`."""
-        return ObjectKey(self.metadata.namespace, self.metadata.name)
-
-    @property
     def variables(self) -> Mapping[str, bytes]:
         """Return what can be a variable's value."""
         return {key: value.encode() for key, value in self.data.items()}
@@ -96,13 +84,8 @@ class ConfigMap(Model):
         """Return all values."""
         return {**self.variables, **{key: _decoded(value) for key, value in self.binary_data.items()}}
 
-    def to_manifest(self) -> dict[str, Any]:
-        """Return the object as a manifest again, without fields that have their default value."""
-        manifest = self.model_dump(mode="json", by_alias=True, exclude_defaults=True)
-        return {"apiVersion": self.api_version, "kind": self.kind, **manifest}
 
-
-class Secret(Model):
+class Secret(NamespacedObject):
     """A v1 Secret."""
 
     api_version: Literal["v1"]
@@ -115,16 +98,6 @@ class Secret(Model):
     type: str = "Opaque"
     immutable: bool = False
     """True: it can only be deleted, not changed."""
-
-    @property
-    def name(self) -> str:
-        """Return `metadata.name`."""
-        return self.metadata.name
-
-    @property
-    def key(self) -> ObjectKey:
-        """Return `metadata.namespace` and `metadata.name`."""
-        return ObjectKey(self.metadata.namespace, self.metadata.name)
 
     @property
     def content(self) -> Mapping[str, bytes]:

@@ -67,6 +67,29 @@ class Metadata(Model):
     annotations: Annotations = Field(default_factory=dict)
 
 
+class NamespacedObject(Model):
+    """An object of a manifest that is in a namespace: what all kinds of them share."""
+
+    api_version: str
+    kind: str
+    metadata: Metadata
+
+    @property
+    def name(self) -> str:
+        """Return `metadata.name`."""
+        return self.metadata.name
+
+    @property
+    def key(self) -> ObjectKey:
+        """Return `metadata.namespace` and `metadata.name`."""
+        return ObjectKey(self.metadata.namespace, self.metadata.name)
+
+    def to_manifest(self) -> dict[str, Any]:
+        """Return the object as a manifest, without fields that have their default value."""
+        manifest = self.model_dump(mode="json", by_alias=True, exclude_defaults=True)
+        return {"apiVersion": self.api_version, "kind": self.kind, **manifest}
+
+
 class ContainerPort(Model):
     """A port that a container listens on; with `hostPort` the node listens on it too."""
 
@@ -274,7 +297,7 @@ def identity_of(pod: PodSpec, container: Container) -> Identity:
     return Identity(user, group, tuple(groups), must_not)
 
 
-class PodManifest(Model):
+class PodManifest(NamespacedObject):
     """A v1 Pod."""
 
     api_version: Literal["v1"]
@@ -282,21 +305,6 @@ class PodManifest(Model):
     metadata: Metadata
     spec: PodSpec
 
-    @property
-    def name(self) -> str:
-        """Return `metadata.name`."""
-        return self.metadata.name
-
-    @property
-    def key(self) -> ObjectKey:
-        """Return `metadata.namespace` and `metadata.name`."""
-        return ObjectKey(self.metadata.namespace, self.metadata.name)
-
     def on_node(self, node: str | None) -> "PodManifest":
         """Return the same pod, placed on `node`; None: on any."""
         return self.model_copy(update={"spec": self.spec.model_copy(update={"node_name": node})})
-
-    def to_manifest(self) -> dict[str, Any]:
-        """Return the pod as a manifest, without fields that have their default value."""
-        manifest = self.model_dump(mode="json", by_alias=True, exclude_defaults=True)
-        return {"apiVersion": self.api_version, "kind": self.kind, **manifest}

@@ -8,10 +8,9 @@ from pydantic import AfterValidator, Field, PlainValidator, model_validator
 
 from agent.kernel.values import IPNetwork
 from testbed.cluster.label_selector import Selector
-from testbed.cluster.manifest import Metadata
+from testbed.cluster.manifest import Metadata, NamespacedObject
 from testbed.cluster.manifest_model import Model, Port
 from testbed.cluster.name_rules import check_port_or_name, wrong
-from testbed.cluster.object_key import ObjectKey
 from testbed.cluster.problems import Problem
 from testbed.cluster.validation import Source
 
@@ -139,7 +138,7 @@ class NetworkPolicySpec(PolicyPart):
         return self.policy_types or (("Ingress", "Egress") if self.egress else ("Ingress",))
 
 
-class NetworkPolicy(Model):
+class NetworkPolicy(NamespacedObject):
     """A networking.k8s.io/v1 NetworkPolicy."""
 
     api_version: Literal["networking.k8s.io/v1"]
@@ -147,25 +146,15 @@ class NetworkPolicy(Model):
     metadata: Metadata
     spec: NetworkPolicySpec
 
-    @property
-    def name(self) -> str:
-        """Return `metadata.name`."""
-        return self.metadata.name
-
-    @property
-    def key(self) -> ObjectKey:
-        """Return `metadata.namespace` and `metadata.name`."""
-        return ObjectKey(self.metadata.namespace, self.metadata.name)
-
     def rules(self, direction: Direction) -> tuple[IngressRule | EgressRule, ...]:
         """Return the rules for a direction."""
         return self.spec.ingress if direction == "Ingress" else self.spec.egress
 
     def to_manifest(self) -> dict[str, Any]:
         """Return the policy as a manifest, without fields that have their default value."""
-        manifest = self.model_dump(mode="json", by_alias=True, exclude_defaults=True)
+        manifest = super().to_manifest()
         spec = {"podSelector": {}, **manifest["spec"], "policyTypes": list(self.spec.directions)}
-        return {"apiVersion": self.api_version, "kind": self.kind, **manifest, "spec": spec}
+        return {**manifest, "spec": spec}
 
 
 def check_network_policy(source: Source, policy: object) -> Iterator[Problem]:

@@ -4,11 +4,11 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping
 from functools import cached_property
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, PlainValidator
 
-from testbed.cluster.manifest import Metadata, PodManifest, PodSpec
+from testbed.cluster.manifest import Metadata, NamespacedObject, PodManifest, PodSpec
 from testbed.cluster.manifest_model import Annotations, LabelKey, LabelName, LabelValue, Model
 from testbed.cluster.name_rules import check_count_or_percent, within
 from testbed.cluster.object_key import ObjectKey, Owner
@@ -69,7 +69,7 @@ class TemplateSpec(Model):
     """How long a pod must be ready before it counts as available."""
 
 
-class PodOwner(Model):
+class PodOwner(NamespacedObject):
     """An object that creates pods: a Deployment through ReplicaSets, a ReplicaSet, a DaemonSet."""
 
     api_version: Literal["apps/v1"]
@@ -78,24 +78,9 @@ class PodOwner(Model):
     spec: TemplateSpec
 
     @property
-    def name(self) -> str:
-        """Return `metadata.name`."""
-        return self.metadata.name
-
-    @property
-    def key(self) -> ObjectKey:
-        """Return `metadata.namespace` and `metadata.name`."""
-        return ObjectKey(self.metadata.namespace, self.metadata.name)
-
-    @property
     def owner(self) -> Owner:
         """Return it as the owner of its pods."""
         return Owner(self.kind, self.key)
-
-    def to_manifest(self) -> dict[str, Any]:
-        """Return the object as a manifest, without fields that have their default value."""
-        manifest = self.model_dump(mode="json", by_alias=True, exclude_defaults=True)
-        return {"apiVersion": self.api_version, "kind": self.kind, **manifest}
 
 
 def pod_of(template: PodTemplate, key: ObjectKey, node: str) -> PodManifest:

@@ -2,15 +2,14 @@
 
 from collections.abc import Mapping, Sequence
 from ipaddress import IPv4Address, IPv6Address, ip_address
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, PlainValidator
 
 from agent.kernel.values import Family, IPAddress
-from testbed.cluster.manifest import Metadata
+from testbed.cluster.manifest import Metadata, NamespacedObject
 from testbed.cluster.manifest_model import LEFT_OUT_AT_ZERO, LabelKey, LabelName, LabelValue, Model, Port
 from testbed.cluster.name_rules import check_address, check_port_or_name, within, wrong
-from testbed.cluster.object_key import ObjectKey
 
 NODE_PORTS = (30000, 32767)
 DEFAULT_AFFINITY_S = 10800
@@ -80,23 +79,13 @@ class ServiceSpec(Model):
     """Local: a node port forwards only to pods of its own node, and they see the client's address."""
 
 
-class Service(Model):
+class Service(NamespacedObject):
     """A v1 Service."""
 
     api_version: Literal["v1"]
     kind: Literal["Service"]
     metadata: Metadata
     spec: ServiceSpec
-
-    @property
-    def name(self) -> str:
-        """Return `metadata.name`."""
-        return self.metadata.name
-
-    @property
-    def key(self) -> ObjectKey:
-        """Return `metadata.namespace` and `metadata.name`."""
-        return ObjectKey(self.metadata.namespace, self.metadata.name)
 
     @property
     def has_node_ports(self) -> bool:
@@ -153,8 +142,3 @@ class Service(Model):
         if len(texts) > 1:
             chosen |= {"cluster_ips": texts, "ip_families": tuple(f"IPv{address.version}" for address in addresses)}
         return self.model_copy(update={"spec": self.spec.model_copy(update=chosen)})
-
-    def to_manifest(self) -> dict[str, Any]:
-        """Return the service as a manifest, without fields that have their default value."""
-        manifest = self.model_dump(mode="json", by_alias=True, exclude_defaults=True)
-        return {"apiVersion": self.api_version, "kind": self.kind, **manifest}
