@@ -124,7 +124,7 @@ def _heal(record: LabRecord, numbers: list[int] | None, limit_s: float, json: bo
     if not healed:
         print("no fault was active")
     if missing:
-        still = f" (still active:  {', '.join(one['fault'] for one in on)})" if on else ""
+        still = f" (still active: {', '.join(one['fault'] for one in on)})" if on else ""
         print(f"not ready {max(missing.values()):.0f} s later: {'; '.join(missing)}{still}")
     next_commands(record.name, "fault list" if failed or on else "status")
     return 1 if failed or (missing and not on) else 0

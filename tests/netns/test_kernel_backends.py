@@ -189,7 +189,7 @@ def test_leases_of_another_backend_and_without_usable_data_are_no_peers_and_do_n
         wait_until(lambda r=revision: node.state()["revision"] >= r, 5, "the agent knows it", lambda: node.state())  # type: ignore[misc] # the same
         assert entries(node) == before
         assert node.get("/readyz")[0] == 200
-    assert "10.0.77.0/24 of 192.168.8.231 is no peer: of backend type udp" in node.log
+    assert "lease 10.0.77.0/24 of 192.168.8.231 ignored: of backend type udp" in node.log
     assert "has no VtepMAC" in node.log
     etcd("del", FAKE)
 
