@@ -131,9 +131,8 @@ def test_heal_beside_another_fault_reports_what_it_waited_for_and_what_is_still_
     number = two_nodes.json("fault", "agent", "stop", "node1")["number"]
     healed = two_nodes.testbed("fault", "heal", str(number), "--timeout", "2")
     assert healed.code == 0, "another fault may be why"
-    assert re.search(r"^not ready \d+ s later: node1: .* \(still active: etcd stop etcd1\)$", healed.out, re.MULTILINE), (
-        healed
-    )
+    waited = r"^not ready \d+ s later: node1: .* \(still active: etcd stop etcd1\)$"
+    assert re.search(waited, healed.out, re.MULTILINE), healed
     two_nodes.must("fault", "heal")
     assert lab.status()["state"] == "ready"
 
