@@ -25,7 +25,7 @@ from testbed.cgroups.plan import (
     settings,
     tree_directories,
 )
-from testbed.cluster.resources import Limits
+from testbed.cluster.limits import Limits
 from testbed.processes import namespaces as ns
 
 PREFIX = "testbed-"

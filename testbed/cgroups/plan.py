@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Literal, NamedTuple
 
-from testbed.cluster.resources import LEAST_SHARES, MOST_SHARES, PERIOD_US, Limits
+from testbed.cluster.limits import LEAST_SHARES, MOST_SHARES, PERIOD_US, Limits
 
 Controller = Literal["memory", "cpu"]
 CONTROLLERS: tuple[Controller, ...] = ("memory", "cpu")

@@ -1,22 +1,16 @@
 """Resources of containers: their limits, and the class of their pod. Pure."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from pydantic import Field, PlainValidator, model_validator
 
+from testbed.cluster.limits import LEAST_QUOTA_US, LEAST_SHARES, MOST_SHARES, PERIOD_US, SHARES_OF_A_CPU, Limits
 from testbed.cluster.manifest_model import Model
 from testbed.cluster.name_rules import wrong
 from testbed.cluster.quantity import bytes_of, check_cpu, check_quantity, thousandths_of
 
 QosClass = Literal["Guaranteed", "Burstable", "BestEffort"]
-PERIOD_US = 100_000
-LEAST_QUOTA_US = 1000
-"""The kernel's own (kernel/sched/core.c, min_cfs_quota_period)."""
-SHARES_OF_A_CPU = 1024
-LEAST_SHARES, MOST_SHARES = 2, 262_144
-"""The kernel's own (MIN_SHARES, MAX_SHARES)."""
 
 
 class ResourceList(Model):
@@ -56,18 +50,6 @@ class Resources(Model):
                 got = f"requests.{name}: {getattr(self.requests, name)}, limits.{name}: {getattr(self.limits, name)}"
                 raise wrong("a request above its limit", got, "at most the limit")
         return self
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """The limits that the kernel enforces on a container."""
-
-    memory: int | None = None
-    """Bytes."""
-    cpu_quota_us: int | None = None
-    """Processor time in each PERIOD_US."""
-    cpu_shares: int | None = None
-    """Weight when the CPU is busy; a whole CPU is SHARES_OF_A_CPU."""
 
 
 def limits_of(resources: Resources) -> Limits | None:

@@ -143,7 +143,8 @@ def test_one_that_appears_in_place_of_ours_is_left_alone(underlay: Underlay) -> 
     node.start()
     node.wait_ready()
     assert bridge(node) == OURS
-    # In one message, or the agent would be first.
+    # While the agent stands still, or it could be first.
+    node.process.send_signal(signal.SIGSTOP)
     subprocess.run(
         ["ip", "-n", node.netns, "-batch", "-"],
         input="link delete docker0\nlink add docker0 address 02:42:d5:f9:2c:3a type bridge\n"
@@ -151,6 +152,7 @@ def test_one_that_appears_in_place_of_ours_is_left_alone(underlay: Underlay) -> 
         text=True,
         check=True,
     )
+    node.process.send_signal(signal.SIGCONT)
     wait_until(lambda: node.get("/readyz")[0] == 503, 10, "the agent is not ready", lambda: node.log)
     assert "got 172.17.0.1/16" in node.get("/readyz")[1]
     before = bridge(node)

@@ -147,7 +147,7 @@ def test_a_user_id_that_is_none_is_refused_before_anything_is_made(
     uid: str, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SUDO_UID", uid)
-    with pytest.raises(TestbedError, match=f"SUDO_UID: no user id .got {uid[:50]}") as raised:
+    with pytest.raises(TestbedError, match=f"SUDO_UID: not a user id .got {uid[:50]}") as raised:
         made(root)
     assert raised.value.exit_code == 3
     assert os.listdir(root) == []

@@ -9,7 +9,7 @@ import pytest
 
 from testbed.cgroups import groups as cgroups
 from testbed.cgroups.groups import PREFIX, CgroupClaim, Groups, claim, remove_groups_of_dead_labs
-from testbed.cluster.resources import Limits
+from testbed.cluster.limits import Limits
 from testbed.processes import namespaces as ns
 from tests.netns.pods import SLEEP, PodNode, execute, output, shell, started, wait_until
 

@@ -8,8 +8,9 @@ import pytest
 
 from testbed.cgroups.plan import CgroupPlace, Setting, kills_in, places, settings
 from testbed.cluster.image_names import ImageRule
+from testbed.cluster.limits import Limits
 from testbed.cluster.problems import SpecError
-from testbed.cluster.resources import Limits, Resources, limits_of, qos_class
+from testbed.cluster.resources import Resources, limits_of, qos_class
 from testbed.cluster.spec import Cluster, read_cluster
 
 MIB = 1 << 20
