@@ -59,9 +59,7 @@ _INSTEAD_BY_KINDS = {
     "PersistentVolume PersistentVolumeClaim StorageClass VolumeAttachment CSIDriver CSINode": (
         "a volume of the pod, emptyDir: {} or hostPath: {path: …}"
     ),
-    "ServiceAccount Role RoleBinding ClusterRole ClusterRoleBinding CertificateSigningRequest": (
-        "it left out; a lab has no accounts"
-    ),
+    "Role RoleBinding ClusterRole ClusterRoleBinding CertificateSigningRequest": "it left out; a lab has no accounts",
     "ResourceQuota LimitRange": "resources of each container",
     "PriorityClass": "it left out; no pod makes room for another",
     "RuntimeClass": "it left out; every container has the same sandbox",

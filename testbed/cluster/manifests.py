@@ -19,7 +19,7 @@ from testbed.cluster.replica_set import ReplicaSet
 from testbed.cluster.service import Service
 from testbed.cluster.stand_ins import simplify
 from testbed.cluster.validation import Source, read_model, shown
-from testbed.cluster.without_meaning import leave_out
+from testbed.cluster.without_meaning import KINDS_WITHOUT_MEANING, leave_out
 
 Object = PodManifest | Deployment | ReplicaSet | DaemonSet | Service | Namespace | NetworkPolicy | ConfigMap | Secret
 ObjectT = TypeVar("ObjectT", bound=Object)
@@ -56,15 +56,18 @@ def objects_in(sources: Iterable[Source]) -> tuple[list[Source], list[Problem]]:
 
 def read_manifests(
     sources: Iterable[Source], rules: Sequence[ImageRule] = (), namespace: str | None = None
-) -> tuple[list[Manifest], list[Problem]]:
-    """Return every readable manifest, in order, and the problems of each of them alone.
+) -> tuple[list[Manifest], list[Problem], list[Problem]]:
+    """Return every readable manifest, in order, the problems of each of them alone, and warnings.
 
-    `rules` map images to recipes; `namespace` is that of all namespaced objects, None: each one's own. Accepted
-    differences are among the source's warnings.
+    `rules` map images to recipes; `namespace` is that of all namespaced objects, None: each one's own. Warnings are
+    accepted differences, and objects left out because they mean nothing in a lab.
     """
     found: list[Manifest] = []
     objects, problems = objects_in(sources)
     for source in objects:
+        if (why := KINDS_WITHOUT_MEANING.get(kind_of(source))) is not None:
+            source.warn(("kind",), f"a {kind_of(source)[1]} is ignored: {why}")
+            continue
         kind = MANIFESTS.get(kind_of(source))
         if kind is None or kind.manifest is None:
             problems.append(_refuse(source))
@@ -78,7 +81,7 @@ def read_manifests(
         if isinstance(read, Object):
             problems += check(source, read)
             found.append(Manifest(source, read))
-    return found, problems
+    return found, problems, [warning for source in objects for warning in source.warnings]
 
 
 def put_into(source: Source, namespace: str | None) -> Iterator[Problem]:
@@ -146,7 +149,12 @@ def kind_of(source: Source) -> tuple[str, str]:
 
 
 def read_kind_and_key(source: Source) -> tuple[tuple[str, ObjectKey] | None, Problem | None]:
-    """Return kind and key of an object to delete, whatever else it contains; or its problem."""
+    """Return kind and key of an object to delete, whatever else it contains; or its problem.
+
+    Neither for an object that `apply` ignores.
+    """
+    if kind_of(source) in KINDS_WITHOUT_MEANING:
+        return None, None
     kind = MANIFESTS.get(kind_of(source))
     if kind is None:
         return None, _refuse(source)
@@ -159,8 +167,8 @@ def read_kind_and_key(source: Source) -> tuple[tuple[str, ObjectKey] | None, Pro
 
 
 def is_known(kind: tuple[str, str]) -> bool:
-    """Report whether this is a supported kind of Kubernetes."""
-    return kind in MANIFESTS
+    """Report whether objects of this kind of Kubernetes are accepted."""
+    return kind in MANIFESTS or kind in KINDS_WITHOUT_MEANING
 
 
 def _refuse(source: Source) -> Problem:
@@ -174,5 +182,5 @@ def _refuse(source: Source) -> Problem:
     shown = " ".join(kind)
     if instead := INSTEAD_OF_KIND.get(kind[1]):
         return source.problem(("kind",), f"a lab does not have this kind (got {shown}; want {instead})")
-    near = near_match(shown, map(" ".join, MANIFESTS))
+    near = near_match(shown, map(" ".join, (*MANIFESTS, *KINDS_WITHOUT_MEANING)))
     return source.problem(("kind",), f"unknown apiVersion and kind (got {shown}; {want}){near}")

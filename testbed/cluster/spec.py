@@ -163,7 +163,7 @@ def read_cluster(data: bytes, name: str, images: Sequence[ImageRule] = ()) -> Cl
     problems += nodes_twice
     cluster, wiring, config, cluster_problems = _read_cluster_document(sources[0])
     rules = (*images, *(ImageRule(*one) for one in cluster.images.items())) if cluster else tuple(images)
-    manifests, manifest_problems = read_manifests(sources[1:], rules)
+    manifests, manifest_problems, noted = read_manifests(sources[1:], rules)
     problems += cluster_problems + manifest_problems
     routers, node_names = wiring.routers if wiring else (), _node_names(sources[0])
     pods, services = of_kind(manifests, PodManifest), of_kind(manifests, Service)
@@ -182,7 +182,6 @@ def read_cluster(data: bytes, name: str, images: Sequence[ImageRule] = ()) -> Cl
         problems += check_dual_stack(services, config.ipv6_network is not None)
     if problems or cluster is None or wiring is None or config is None:
         raise SpecError(_in_order(problems))
-    noted = [warning for manifest in manifests for warning in manifest.source.warnings]
     return Cluster(
         metadata=cluster.metadata,
         network=cluster.network,

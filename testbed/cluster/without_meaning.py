@@ -1,4 +1,4 @@
-"""Fields of Kubernetes' API that have no effect in a lab: accepted with a warning that explains why. Pure."""
+"""Fields and kinds of Kubernetes' API that have no effect in a lab: accepted with a warning that explains why. Pure."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -125,6 +125,8 @@ WITHOUT_MEANING: Mapping[type[BaseModel], Mapping[str, Reason]] = {
     ServicePort: {"appProtocol": "packets are forwarded, not inspected"},
 }
 """Model → key → why it has no effect."""
+KINDS_WITHOUT_MEANING: Mapping[tuple[str, str], str] = {("v1", "ServiceAccount"): _NO_ACCOUNTS}
+"""apiVersion and kind → why such objects have no effect."""
 
 
 def leave_out(source: Source, model: type[BaseModel]) -> None:

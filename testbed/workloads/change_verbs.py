@@ -84,7 +84,8 @@ class ChangeVerbs:
     def apply(self, request: Request) -> ApplyAnswer:
         """Create or change every object of the files, or change nothing and report all problems."""
         with self._applying:
-            manifests = self._read(request)
+            sources, unreadable = self._sources(request)
+            manifests, found = self._read(request, sources, unreadable)
             if request.argument("keep_images", bool, False):
                 self._images = read_rules(request.argument("images", list, []), RECIPES)
             is_dry = request.argument("dry_run", bool, False)
@@ -93,12 +94,10 @@ class ChangeVerbs:
                 controller = self._controller(one.object.kind)
                 outcome = controller.outcome(one.object) if is_dry else controller.put(one.object)
                 lines.append({"kind": one.object.kind, "name": str(one.object.key), "outcome": outcome})
-        found = [problem for one in manifests for problem in one.source.warnings]
         # They check what has been stored.
         for kind, group in _by_kind([] if is_dry else manifests).items():
             found += self._controller(kind).warnings(group)
-        order = {one.source.name: number for number, one in enumerate(manifests)}
-        warnings = [str(problem) for problem in sorted(found, key=lambda one: _place(one, order))]
+        warnings = list(map(str, _in_order(found, sources)))
         specs = [spec for one in manifests if (spec := pod_spec_of(one.object)) is not None]
         if any(spec.has_limits for spec in specs) and (complaint := self._groups.complain_once()):
             warnings.append(complaint)
@@ -161,15 +160,17 @@ class ChangeVerbs:
             self._wait_for_all(request, lines, wait_s)
         return {"objects": lines, "before": before, "replicas": replicas}
 
-    def _read(self, request: Request) -> list[Manifest]:
-        """Return every object of the files, checked against each other and the lab.
+    def _read(
+        self, request: Request, sources: Sequence[Source], unreadable: Sequence[Problem]
+    ) -> tuple[list[Manifest], list[Problem]]:
+        """Return every object of the files, checked against each other and the lab, and warnings.
 
-        Raises TestbedError with all problems.
+        Raises InvalidInput with all problems, `unreadable` among them.
         """
-        sources, problems = self._sources(request)
         rules = (*read_rules(request.argument("images", list, []), RECIPES), *self._images)
-        manifests, found = read_manifests(sources, rules, request.argument("namespace", str))
-        problems += [
+        manifests, found, warnings = read_manifests(sources, rules, request.argument("namespace", str))
+        problems = [
+            *unreadable,
             *found,
             *check_namespaces(manifests, self._namespaces.open, self._namespaces.ending),
             *check_twice(manifests),
@@ -177,11 +178,10 @@ class ChangeVerbs:
         for kind, group in _by_kind(manifests).items():
             problems += self._controller(kind).check(group)
         if request.argument("strict", bool, False):
-            problems += [warning for one in manifests for warning in one.source.warnings]
+            problems += warnings
         if problems:
-            order = {source.name: number for number, source in enumerate(sources)}
-            raise InvalidInput(str(SpecError(sorted(problems, key=lambda one: _place(one, order)))))
-        return manifests
+            raise InvalidInput(str(SpecError(_in_order(problems, sources))))
+        return manifests, warnings
 
     def _sources(self, request: Request) -> tuple[list[Source], list[Problem]]:
         if len(request.streams) != 1:
@@ -253,7 +253,12 @@ def _by_kind(manifests: Sequence[Manifest]) -> dict[str, list[tuple[Source, obje
     return groups
 
 
-def _place(problem: Problem, order: Mapping[str, int]) -> tuple[int, int, int]:
-    """Return file, line and column: in reading order."""
-    name, line, column = problem.where.rsplit(":", 2)
-    return order.get(name, len(order)), int(line), int(column)
+def _in_order(problems: Iterable[Problem], sources: Sequence[Source]) -> list[Problem]:
+    """Sort by file, line and column: in reading order."""
+    order = {source.name: number for number, source in enumerate(sources)}
+
+    def place(problem: Problem) -> tuple[int, int, int]:
+        name, line, column = problem.where.rsplit(":", 2)
+        return order.get(name, len(order)), int(line), int(column)
+
+    return sorted(problems, key=place)

@@ -59,6 +59,21 @@ def test_a_list_is_applied_and_deleted_as_its_items(lab: Lab) -> None:
     assert not {"a", "b"} & {pod["name"] for pod in lab.json("status")["pods"]}
 
 
+def test_a_service_account_beside_a_pod_is_ignored_with_one_warning(lab: Lab) -> None:
+    account = "{apiVersion: v1, kind: ServiceAccount, metadata: {name: web}}"
+    pod = "{apiVersion: v1, kind: Pod, metadata: {name: web}, spec: {containers: [{name: c, image: shell}]}}"
+    text, ignored = f"{account}\n---\n{pod}\n---\n{account}\n", "a ServiceAccount is ignored: a lab has no accounts"
+    strict = lab.testbed("apply", "-f", "-", "--strict", stdin=text)
+    assert (strict.code, strict.err.count(ignored), strict.out) == (2, 2, ""), str(strict)
+    for more, outcome in ((["--dry-run"], "created (dry run)"), (["--wait"], "created")):
+        applied = lab.testbed("apply", "-f", "-", *more, stdin=text)
+        assert (applied.code, applied.out.splitlines()[0]) == (0, f"pod/web {outcome}"), str(applied)
+        assert "serviceaccount" not in applied.out
+        assert applied.err.count(ignored) == 1, str(applied)
+    deleted = lab.testbed("delete", "-f", "-", stdin=text)
+    assert (deleted.code, deleted.out) == (0, "pod/web deleted\n"), str(deleted)
+
+
 @pytest.mark.parametrize("form", ["yaml", "json"])
 def test_what_get_prints_can_be_applied_as_it_is(lab: Lab, form: str) -> None:
     printed = lab.must("get", "pods", "-o", form)

@@ -103,7 +103,7 @@ def test_a_service_selects_no_pod_of_another_namespace() -> None:
 def test_an_object_goes_into_the_namespace_of_the_command_line_unless_it_names_another() -> None:
     def read(text: str, namespace: str | None) -> tuple[list[str], list[str]]:
         documents, _ = read_documents(text.removeprefix("\n---").encode(), "f.yaml")
-        manifests, found = read_manifests([Source(one, "f.yaml") for one in documents], (), namespace)
+        manifests, found, _ = read_manifests([Source(one, "f.yaml") for one in documents], (), namespace)
         return [str(one.object.key) for one in manifests], [one.what for one in found]
 
     bare = pod("web", "shop").replace(", namespace: shop", "")

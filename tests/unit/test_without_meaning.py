@@ -1,4 +1,4 @@
-"""Fields that change nothing here are accepted with a warning; what would change something is refused by name."""
+"""What changes nothing here is accepted with a warning; what would change something is refused by name."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from testbed.cluster.kubernetes_words import INSTEAD, INSTEAD_OF_KIND, KUBERNETE
 from testbed.cluster.manifest_model import Model
 from testbed.cluster.problems import SpecError
 from testbed.cluster.spec import Cluster, read_cluster
-from testbed.cluster.without_meaning import WITHOUT_MEANING
+from testbed.cluster.without_meaning import KINDS_WITHOUT_MEANING, WITHOUT_MEANING
 from testbed.command import cli
 from testbed.command.command_line import verbs
 from testbed.output import tables
@@ -104,7 +104,7 @@ def test_a_changing_request_is_refused_by_name_without_a_second_error() -> None:
     "kind",
     [
         *("apps/v1 StatefulSet", "batch/v1 Job", "batch/v1 CronJob", "networking.k8s.io/v1 Ingress"),
-        *("v1 PersistentVolumeClaim", "v1 ServiceAccount", "autoscaling/v2 HorizontalPodAutoscaler"),
+        *("v1 PersistentVolumeClaim", "autoscaling/v2 HorizontalPodAutoscaler"),
     ],
 )
 def test_an_unsupported_kind_is_refused_with_an_alternative(kind: str) -> None:
@@ -113,8 +113,41 @@ def test_an_unsupported_kind_is_refused_with_an_alternative(kind: str) -> None:
     assert f"kind: a lab does not have this kind (got {kind}; want {INSTEAD_OF_KIND[name]})" in problem
 
 
-def test_no_kind_is_both_read_and_refused() -> None:
-    assert not set(INSTEAD_OF_KIND) & {name for _, name in MANIFESTS}
+ACCOUNT = "{apiVersion: v1, kind: ServiceAccount, metadata: {name: web, labels: {account: web}}, secrets: [{name: a}]}"
+
+
+def test_a_kind_that_changes_nothing_is_left_out_with_one_warning() -> None:
+    file, what = (
+        pod("{containers: [{name: c, image: shell}]}"),
+        "kind: a ServiceAccount is ignored: a lab has no accounts",
+    )
+    found = read(f"{file}---\n{ACCOUNT}\n")
+    assert ([str(one) for one in found.warnings], len(found.written)) == ([f"error: c.yaml:8:24: {what}"], 1)
+    listed = read(f"{file}---\napiVersion: v1\nkind: List\nitems: [{ACCOUNT}]\n")
+    assert ([str(one) for one in listed.warnings], len(listed.written)) == ([f"error: c.yaml:10:32: {what}"], 1)
+
+
+def test_strict_refuses_a_kind_that_changes_nothing(tmp_path: Path) -> None:
+    file = tmp_path / "c.yaml"
+    file.write_text(f"nodes: [node1]\n---\n{ACCOUNT}\n", encoding="utf-8")
+    assert CliRunner().invoke(verbs, ["validate", str(file)]).exit_code == 0
+    refused = CliRunner().invoke(verbs, ["validate", str(file), "--strict"])
+    assert isinstance(refused.exception, SpecError)
+    (problem,) = refused.exception.problems
+    assert problem.what.endswith("a ServiceAccount is ignored: a lab has no accounts")
+
+
+def test_a_kind_that_changes_nothing_cannot_come_before_the_cluster_and_is_meant_by_a_misspelling() -> None:
+    (first,) = problems_of(f"{ACCOUNT}\n")
+    assert "the first document is not a Cluster (got ServiceAccount; " in first
+    (misspelt,) = problems_of(f"nodes: [node1]\n---\n{ACCOUNT.replace('Account,', 'Acount,')}\n")
+    assert misspelt.endswith('did you mean "v1 ServiceAccount"?')
+
+
+def test_each_kind_is_read_ignored_or_refused_and_only_one_of_these() -> None:
+    read_kinds, ignored = {name for _, name in MANIFESTS}, {name for _, name in KINDS_WITHOUT_MEANING}
+    assert not set(INSTEAD_OF_KIND) & read_kinds
+    assert not ignored & (set(INSTEAD_OF_KIND) | read_kinds)
 
 
 def test_a_list_of_any_of_these_kinds_is_its_items() -> None:
