@@ -35,8 +35,12 @@ def bench(
     It makes a lab of its own (two nodes, a pod each) and takes it down afterwards. Labs that run stay as they are, but
     share the machine: best run it alone. Every round goes through all paths, so what disturbs one disturbs all.
 
-    \b python   udp backend, one packet per system call native   udp backend, packets in bulk vxlan    plain kernel
-    vxlan, built by hand none     no overlay: from node to node host-gw  plain routes between nodes, made by hand
+    \b
+    python   udp backend, one packet per system call
+    native   udp backend, packets in bulk
+    vxlan    plain kernel vxlan, built by hand
+    none     no overlay: from node to node
+    host-gw  plain routes between nodes, made by hand
 
     The backends that the kernel moves packets for, beside the same by hand:
     bench --paths vxlan,host-gw --backends udp,vxlan,host-gw

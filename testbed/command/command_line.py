@@ -139,8 +139,10 @@ def _first_sentence(command: click.Command) -> str:
 def verbs() -> None:
     """A Kubernetes-like pod network on this machine, out of real parts.
 
-    \b sudo testbed up          nginx on one node, tomcat on the other, connected by the overlay sudo testbed ping
-    every pod reaches every pod sudo testbed down        nothing is left
+    \b
+    sudo testbed up          nginx on one node, tomcat on the other, connected by the overlay
+    sudo testbed ping        every pod reaches every pod
+    sudo testbed down        nothing is left
     """
 
 

@@ -15,8 +15,10 @@ from testbed.control.questions import COMMANDS
 def commands(node: str | None, lab: str | None, output: str | None) -> None:
     """Show every change made to the kernel as a script of ip, bridge, nft and sysctl commands, with reasons.
 
-    \b commands               the whole lab; runs in an empty namespace and builds the same network commands node1
-    the changes there, as typed there commands > lab.sh      to read, to keep, to type live
+    \b
+    commands               the whole lab; runs in an empty namespace and builds the same network
+    commands node1         the changes there, as typed there
+    commands > lab.sh      to read, to keep, to type live
     """
     answer = ask(find_lab(lab), COMMANDS, node=None if node is None else bare_name(node))
     if output == "json":

@@ -53,9 +53,11 @@ def fault(
 ) -> int:
     """Break something in the lab on purpose; report what was done and how to undo it.
 
-    \b fault agent kill node1       one fault; the table below has all fault agent stop node1 --for 20 fault list active
-    faults; a fault that has ended stays until everything it broke is ready again fault heal heal all active faults, or
-    those with the given numbers; returns when all is ready
+    \b
+    fault agent kill node1    one fault; the table below has all
+    fault agent stop node1 --for 20
+    fault list                active faults; one that has ended stays until what it broke is ready again
+    fault heal                heal all active faults, or those with the given numbers; returns when all is ready
     """
     record = find_lab(lab)
     json = output == "json"

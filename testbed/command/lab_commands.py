@@ -83,14 +83,17 @@ if TYPE_CHECKING:
 )
 @click.option("--cli", "prompt", is_flag=True, help="Open Mininet's prompt; leaving it takes the lab down.")
 def up(prompt: bool, seed: int | None, **given: Any) -> int:  # noqa: ANN401 - the fields of LabOptions, each named as its parameter
-    """Build a lab from a cluster file and wait until all of it works. NAME is a bundled cluster (see: testbed
-    topologies); default nginx_tomcat. --topo and --nodes make one: hosts of the topology become its nodes, hosts with
-    router=True or of a class named …Router forward between subnets, switches are Linux bridges, and links keep bw,
-    delay, jitter, loss and max_queue_size.
+    """Build a lab from a cluster file and wait until all of it works.
 
-    \b up --topo tree,depth=2,fanout=3 --pods-per-node 2 up --topo ./rack.py:Rack,racks=3 up exercise/1
-    a broken lab to repair; testbed check judges, testbed hint helps up mine.yaml                              on a
-    running lab: applies the changes of the file
+    NAME is a bundled cluster (see: testbed topologies); default nginx_tomcat. --topo and --nodes make one: hosts of the
+    topology become its nodes, hosts with router=True or of a class named …Router forward between subnets, switches are
+    Linux bridges, and links keep bw, delay, jitter, loss and max_queue_size.
+
+    \b
+    up --topo tree,depth=2,fanout=3 --pods-per-node 2
+    up --topo ./rack.py:Rack,racks=3
+    up exercise/1    a broken lab to repair; testbed check judges, testbed hint helps
+    up mine.yaml     on a running lab: applies the changes of the file
     """
     from testbed.control.options import LabOptions
     from testbed.exercises.catalogue import CLUSTER, exercise_of

@@ -4,7 +4,9 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 
+import click
 import pytest
 from click.shell_completion import BashComplete
 from click.testing import CliRunner
@@ -39,6 +41,24 @@ def test_help_lists_every_verb_once_in_the_section_of_what_it_is_for() -> None:
     rows = [line.split()[0] for line in shown.splitlines() if re.match("  [a-z]+  ", line)]
     assert rows == listed
     assert not [line for line in shown.splitlines() if line.endswith("...") and not line.startswith("Usage")]
+
+
+def with_paths(path: tuple[str, ...], command: click.Command) -> Iterator[tuple[tuple[str, ...], click.Command]]:
+    yield path, command
+    for name, inner in command.commands.items() if isinstance(command, click.Group) else ():
+        yield from with_paths((*path, name), inner)
+
+
+def test_examples_in_a_help_are_shown_line_by_line() -> None:
+    """Click joins the lines of a paragraph unless a line before it has its mark, and nothing else."""
+    marked = [(path, command.help) for path, command in with_paths((), verbs) if "\b" in (command.help or "")]
+    assert len(marked) > 5
+    for path, text in marked:
+        shown = [line.strip() for line in CliRunner().invoke(verbs, [*path, "--help"]).output.splitlines()]
+        for block in str(text).split("\b")[1:]:
+            assert block.startswith("\n"), (path, block)
+            lines = block.strip("\n").split("\n\n")[0].splitlines()
+            assert {line.strip() for line in lines} <= set(shown), path
 
 
 def offered(*words: str, incomplete: str = "") -> list[str]:
