@@ -1,7 +1,7 @@
 """The overlay data path without IO: one packet in, one action out. Never blocks, reads no clock, keeps no state.
 
     from_tun   a packet that the kernel routed to the overlay device: find the node that holds its destination.
-    from_udp a datagram from the underlay: check that this peer may send it, then hand it to the kernel.
+    from_udp   a datagram from the underlay: check that this peer may send it, then hand it to the kernel.
 
 The payload of a datagram is the inner IPv4 packet and nothing else. Nothing in it is changed: the TTL belongs to the
 two kernels that forward it (RFC 2003 §3.1), checksums and ECN bits to its ends. This is the readable reference.

@@ -1,9 +1,10 @@
 #!/usr/bin/python3 -IS
 """The `agnhost` image: the commands that manifests use.
 
-agnhost netexec [--http-port=8080] [--udp-port=8081]    as the image echo: /hostname, /clientip, /echo?msg= agnhost
-serve-hostname [--port=9376]                     the pod's name, for every path agnhost liveness
-port 8080: /healthz succeeds for 10 s, then answers 500 agnhost pause                                            sleeps
+agnhost netexec [--http-port=8080] [--udp-port=8081]    as the image echo: /hostname, /clientip, /echo?msg=
+agnhost serve-hostname [--port=9376]                    the pod's name, for every path
+agnhost liveness                                        port 8080: /healthz succeeds for 10 s, then answers 500
+agnhost pause                                           sleeps
 """
 
 import signal

@@ -1,9 +1,10 @@
 """A container's private root file system. Standard library only; loaded by a container's first process.
 
 The root is a tmpfs. /usr is the machine's own, bound read-only; /bin, /lib and others are links into it. /etc, /var,
-/tmp, /run and /dev belong to the container, and mount points are created there, so nothing outside is changed. Order
-matters: everything from the old root is taken before pivot_root; everything that follows a path from the manifest comes
-after it, so that no symbolic link can lead outside.
+/tmp, /run and /dev belong to the container, and mount points are created there, so nothing outside is changed.
+
+Order matters: everything from the old root is taken before pivot_root; everything that follows a path from the manifest
+comes after it, so that no symbolic link can lead outside.
 """
 
 import contextlib
@@ -243,6 +244,6 @@ def _fill_etc(bound: Mapping[str, int]) -> None:
 
 
 def _closed_to_us(directory: str, names: list[str]) -> list[str]:
-    """Report whether a rootless lab may not read it, such as /etc/tomcat10/server.xml; recipes have their own files."""
+    """Return the names that a rootless lab may not read, such as tomcat10/server.xml; recipes have their own."""
     paths = {name: f"{directory}/{name}" for name in names}
     return [name for name, path in paths.items() if not os.path.islink(path) and not os.access(path, os.R_OK)]

@@ -41,7 +41,7 @@ def log_of_deleted(logs: Path, pod: str, container: str | None) -> Path | None:
 
 
 def _shorten(log: Path) -> None:
-    """Return its last bytes, of which the first may be in its predecessor."""
+    """Keep only its last bytes, of which the first may be in its predecessor."""
     before = log.with_name(f"{log.name}.1")
     text = b"".join(_end(file) for file in (before, log))[-END_BYTES:]
     before.unlink(missing_ok=True)

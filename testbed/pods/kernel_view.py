@@ -1,7 +1,8 @@
-"""A lab's view of the kernel: /proc and /sys, where only the network's own part is writable. The kernel has one
-/proc/sys for the whole machine, but /proc/sys/net belongs to the caller's network namespace; so do the links below
-/sys. Every other writable part belongs to the machine and is mounted read-only: over each new instance of /proc and
-/sys, since each mount starts without it.
+"""A lab's view of the kernel: /proc and /sys, where only the network's own part is writable.
+
+The kernel has one /proc/sys for the whole machine, but /proc/sys/net belongs to the caller's network namespace; so do
+the links below /sys. Every other writable part belongs to the machine and is mounted read-only: over each new instance
+of /proc and /sys, since each mount starts without it.
 
 Standard library only; loaded by a container's first process.
 """

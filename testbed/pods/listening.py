@@ -1,6 +1,7 @@
-"""Checks whether something in a pod listens on a TCP port, with a kernel query for that port alone. /proc/PID/net/tcp
-shows it too, but for that the kernel scans its table of the sockets of all namespaces, which takes milliseconds however
-few there are. linux/inet_diag.h, sock_diag.h.
+"""Checks whether something in a pod listens on a TCP port, with a kernel query for that port alone.
+
+/proc/PID/net/tcp shows it too, but for that the kernel scans its table of the sockets of all namespaces, which takes
+milliseconds however few there are. linux/inet_diag.h, sock_diag.h.
 """
 
 import contextlib
