@@ -27,7 +27,7 @@ def main() -> None:
 
     async def serve() -> None:
         token = (directory / "token").read_text()
-        server = ApiServer(AsyncLab(record), token, directory)
+        server = ApiServer(AsyncLab(record), token)
         await server.run(listener, directory / "api.pem", directory / "api.key", tell)
 
     with socket.socket(fileno=0) as listener:

@@ -34,15 +34,16 @@ class AsyncLab:
         except TestbedError as error:
             raise from_lab(error, place) from error
 
-    async def delete(self, place: ApiPlace, grace_s: float | None) -> None:
+    async def delete(self, place: ApiPlace, grace_s: int | None) -> None:
         """Delete an object; return when it is gone. Raises Failure."""
         where = {} if place.namespace is None else {"namespace": place.namespace}
         names = {"kind": place.resource.kind.name, "names": [place.name]}
-        await self.ask(DELETE, place, **names, **where, grace_s=grace_s)
+        await self.ask(DELETE, place, **names, **where, grace_s=None if grace_s is None else float(grace_s))
 
     async def scale(self, place: ApiPlace, replicas: int) -> None:
         """Set the number of pods. Raises Failure."""
-        await self.ask(SCALE, place, name=place.name, namespace=place.namespace, replicas=replicas)
+        kind = place.resource.kind.name
+        await self.ask(SCALE, place, kind=kind, name=place.name, namespace=place.namespace, replicas=replicas)
 
     async def node(self, place: ApiPlace, action: str) -> None:
         """Cordon or uncordon a node. Raises Failure."""

@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -45,14 +45,13 @@ class Query:
 
     labels: str = ""
     fields: str = ""
-    version: str = ""
-    limit: int = 0
+    version: int = 0
+    """The newest that the client has seen; 0: none."""
     dry_run: bool = False
-    grace_s: float | None = None
+    grace_s: int | None = None
     table: bool = False
     """As columns, for printing."""
     whole_rows: bool = False
-    bookmarks: bool = False
 
 
 class Objects:
@@ -97,42 +96,27 @@ class Objects:
         metadata = {"resourceVersion": str(version)}
         return {"kind": f"{kind.name}List", "apiVersion": kind.api_version, "metadata": metadata, "items": items}
 
-    async def watch(self, place: ApiPlace, query: Query) -> AsyncIterator[Mapping[str, Any]]:
-        """Yield events about the objects selected by a query. Raises Failure (410 for a version that is too old)."""
-        collection, is_meant = self._collections[place.resource.kind.plural], self._meant(place, query)
-        known: set[str] = set()
-        if query.version in ("", "0"):
+    def watch(self, place: ApiPlace, query: Query) -> AsyncGenerator[Mapping[str, Any], None]:
+        """Return events about the objects selected by a query. Raises Failure.
+
+        What it yields raises Failure too (410 for a version that is too old).
+        """
+        return self._events(place, query, self._meant(place, query))
+
+    async def _events(
+        self, place: ApiPlace, query: Query, is_meant: Callable[[Object], bool]
+    ) -> AsyncGenerator[Mapping[str, Any], None]:
+        since, with_heading = query.version, True
+        if not since:
             found, since = await self._look(place)
-            first = [ObjectChange(0, "ADDED", item) for item in found]
-        else:
-            since, first = _number(query.version), []
-        with_heading = True
-        for change in first:
-            if is_meant(change.object):
-                known.add(change.object["metadata"]["uid"])
-                yield _event(place, query, change.type, change.object, heading=with_heading)
+            for item in filter(is_meant, found):
+                yield _event(place, query, "ADDED", item, heading=with_heading)
                 with_heading = False
-        async for change in collection.watch(since):
-            what = self._seen_as(
-                change, known, begun_with_list=bool(first) or query.version in ("", "0"), meant=is_meant
-            )
+        async for change in self._collections[place.resource.kind.plural].watch(since):
+            what = _seen_as(change, is_meant)
             if what is not None:
                 yield _event(place, query, what, change.object, heading=with_heading)
                 with_heading = False
-
-    @staticmethod
-    def _seen_as(
-        change: ObjectChange, known: set[str], *, begun_with_list: bool, meant: Callable[[Object], bool]
-    ) -> str | None:
-        """Return a change as seen through a selection: an object may enter and leave it."""
-        uid = change.object["metadata"]["uid"]
-        is_meant = meant(change.object)
-        was_known = uid in known or (not begun_with_list and change.type != "ADDED")
-        if change.type == "DELETED" or not is_meant:
-            known.discard(uid)
-            return "DELETED" if was_known and (is_meant or uid in known or begun_with_list) else None
-        known.add(uid)
-        return "MODIFIED" if was_known else "ADDED"
 
     async def create(self, place: ApiPlace, item: Object, query: Query) -> Answer:
         """Create an object. Raises Failure."""
@@ -251,6 +235,14 @@ class Objects:
         return replace(place, name=metadata["name"])
 
 
+def _seen_as(change: ObjectChange, is_meant: Callable[[Object], bool]) -> str | None:
+    """Return what a change is to one who sees a selection, which an object may enter and leave; None: nothing."""
+    was_meant = change.before is not None and is_meant(change.before)
+    if change.is_end or not is_meant(change.object):
+        return "DELETED" if was_meant else None
+    return "MODIFIED" if was_meant else "ADDED"
+
+
 def _wanted(item: Object) -> Object:
     """Return the client's part of the object, without what the server sets."""
     metadata = {key: value for key, value in item["metadata"].items() if key not in SERVERS_OWN}
@@ -268,12 +260,6 @@ def _event(place: ApiPlace, query: Query, what: str, item: Object, *, heading: b
         "type": what,
         "object": tables.table(kind, [item], int(version), whole=query.whole_rows, heading=heading),
     }
-
-
-def _number(version: str) -> int:
-    if not version.isdecimal():
-        raise Failure(400, f"resourceVersion: not a version (got {version})")
-    return int(version)
 
 
 def _details(item: Object) -> Mapping[str, str]:

@@ -46,7 +46,7 @@ def patched(item: Object, kind: str, patch: object) -> Object:
     return result
 
 
-def _json_patch(item: Object, patch: object) -> Any:  # noqa: ANN401 - JSON
+def _json_patch(item: Object, patch: object) -> object:
     if not isinstance(patch, list):
         raise Failure(400, f"a JSON patch is a list of operations (got {type(patch).__name__})")
     try:

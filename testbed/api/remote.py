@@ -5,7 +5,6 @@ import contextlib
 import json
 import os
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from aiohttp import WSMsgType, web
@@ -14,14 +13,14 @@ from testbed.api import spdy
 from testbed.api.failure import Failure, from_lab
 from testbed.api.resources import ApiPlace
 from testbed.api.selection import is_true
-from testbed.api.streams import Ended, PodDoor, StreamProgram, start_exec
+from testbed.api.streams import CHUNK_BYTES, Ended, PodDoor, StreamProgram, read_some, start_exec
+from testbed.cluster.object_key import ObjectKey
 from testbed.control.client import LabRecord
 from testbed.errors import TestbedError
 
 CHANNELS = ("v5.channel.k8s.io", "v4.channel.k8s.io")
 FORWARD_PROTOCOL = "SPDY/3.1+portforward.k8s.io"
 STDIN, STDOUT, STDERR, ERROR, RESIZE, CLOSE = 0, 1, 2, 3, 4, 255
-CHUNK_BYTES = 32 * 1024
 NO_WEBSOCKET = "needs a WebSocket (kubectl 1.31 or later, without KUBECTL_REMOTE_COMMAND_WEBSOCKETS=false)"
 
 
@@ -38,49 +37,36 @@ async def serve_exec(request: web.Request, place: ApiPlace, record: LabRecord) -
         raise Failure(400, "exec: no command", place)
     if not wants_websocket(request):
         raise Failure(400, f"exec: {NO_WEBSOCKET}", place)
-    loop = asyncio.get_running_loop()
-    ended: asyncio.Future[Ended] = loop.create_future()
-    socket = web.WebSocketResponse(protocols=CHANNELS)
     terminal = is_true(query.get("tty"))
-    assert place.namespace is not None
-    assert place.name is not None
     try:
-        program = start_exec(
-            record, _teller(loop, ended), place.namespace, place.name, container, command, terminal=terminal
-        )
+        program = start_exec(record, place.key, container, command, terminal=terminal)
     except TestbedError as error:
         raise from_lab(error, place) from error
+    socket = web.WebSocketResponse(protocols=CHANNELS)
     await socket.prepare(request)
-    has_stdin = is_true(query.get("stdin"))
-    reading = asyncio.create_task(_take_input(socket, program))
-    if not has_stdin and not terminal:
+    if not is_true(query.get("stdin")):
         program.close_stdin()
+    reading = asyncio.create_task(_take_input(socket, program))
     outputs = [asyncio.create_task(_send_output(socket, program.stdout, STDOUT))]
     if program.stderr is not None:
         outputs.append(asyncio.create_task(_send_output(socket, program.stderr, STDERR)))
     try:
         # The client leaves, or the program ends.
-        ended.add_done_callback(lambda _: reading.cancel())
+        program.ended.add_done_callback(lambda _: reading.cancel())
         await asyncio.wait({reading})
-        if ended.done():
+        if program.ended.done():
             await asyncio.wait(outputs)
+            how = json.dumps(_how_it_ended(program.ended.result())).encode()
             with contextlib.suppress(ConnectionError):
-                await socket.send_bytes(bytes([ERROR]) + json.dumps(_how_it_ended(ended.result())).encode())
+                await socket.send_bytes(bytes([ERROR]) + how)
     finally:
         program.hang_up()
-        reading.cancel()
-        for one in outputs:
+        for one in (reading, *outputs):
             one.cancel()
+        await asyncio.gather(reading, *outputs, return_exceptions=True)
         program.close()
         await socket.close()
     return socket
-
-
-def _teller(loop: asyncio.AbstractEventLoop, ended: "asyncio.Future[Ended]") -> Any:  # noqa: ANN401 - a callback
-    def tell(how: Ended) -> None:
-        loop.call_soon_threadsafe(lambda: None if ended.done() else ended.set_result(how))
-
-    return tell
 
 
 async def _take_input(socket: web.WebSocketResponse, program: StreamProgram) -> None:
@@ -90,26 +76,16 @@ async def _take_input(socket: web.WebSocketResponse, program: StreamProgram) -> 
             continue
         channel, payload = message.data[0], message.data[1:]
         if channel == STDIN and payload:
-            await asyncio.to_thread(program.write, payload)
+            await program.write(payload)
         elif channel == RESIZE:
-            with contextlib.suppress(ValueError, KeyError, TypeError):
-                size = json.loads(payload)
-                program.resize(int(size["Width"]), int(size["Height"]))
+            program.resize(payload)
         elif channel == CLOSE and payload[:1] == bytes([STDIN]):
             program.close_stdin()
 
 
 async def _send_output(socket: web.WebSocketResponse, descriptor: int, channel: int) -> None:
-    while data := await asyncio.to_thread(_read, descriptor):
+    while data := await read_some(descriptor):
         await socket.send_bytes(bytes([channel]) + data)
-
-
-def _read(descriptor: int) -> bytes:
-    try:
-        return os.read(descriptor, CHUNK_BYTES)
-    except OSError:
-        # A terminal whose other end is closed reports it by an error.
-        return b""
 
 
 def _how_it_ended(ended: Ended) -> Mapping[str, Any]:
@@ -133,15 +109,13 @@ def _how_it_ended(ended: Ended) -> Mapping[str, Any]:
     }
 
 
-async def serve_port_forward(
-    request: web.Request, place: ApiPlace, record: LabRecord, directory: Path
-) -> web.WebSocketResponse:
+async def serve_port_forward(request: web.Request, place: ApiPlace, record: LabRecord) -> web.WebSocketResponse:
     """Forward a client's connections to ports of a pod. Raises Failure before the WebSocket opens."""
     if not wants_websocket(request) or FORWARD_PROTOCOL not in request.headers.get("Sec-WebSocket-Protocol", ""):
         raise Failure(400, f"portforward: {NO_WEBSOCKET}", place)
     socket = web.WebSocketResponse(protocols=(FORWARD_PROTOCOL,))
     await socket.prepare(request)
-    session = _Forwarding(socket, place, record, directory)
+    session = _Forwarding(socket, place.key, record)
     try:
         async for message in socket:
             if message.type is WSMsgType.BINARY:
@@ -157,11 +131,10 @@ async def serve_port_forward(
 class _Forwarding:
     """One port-forward of a client: its streams, and their connections."""
 
-    def __init__(self, socket: web.WebSocketResponse, place: ApiPlace, record: LabRecord, directory: Path) -> None:
+    def __init__(self, socket: web.WebSocketResponse, pod: ObjectKey, record: LabRecord) -> None:
         self._socket = socket
-        self._place = place
+        self._pod = pod
         self._record = record
-        self._directory = directory
         self._session = spdy.Session()
         self._errors: dict[str, int] = {}
         """Streams for errors, by request."""
@@ -218,7 +191,7 @@ class _Forwarding:
         except (TestbedError, OSError, ValueError) as error:
             await self._send(self._session.data(errors, f"port {port}: {error}".encode(), last=True))
             await self._send(self._session.data(stream, b"", last=True))
-            del self._writers[stream]
+            self._forget(stream)
             return
         sending = asyncio.create_task(_send_queue(queue, writer))
         try:
@@ -230,19 +203,21 @@ class _Forwarding:
         finally:
             sending.cancel()
             writer.close()
-            self._writers.pop(stream, None)
+            self._forget(stream)
+
+    def _forget(self, stream: int) -> None:
+        """Drop what a connection has not taken: whoever waits to add to it holds up every connection."""
+        queue = self._writers.pop(stream)
+        while not queue.empty():
+            queue.get_nowait()
 
     async def _connect(self, port: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         number = int(port)
         async with self._opening:
             if number not in self._doors:
-                namespace, pod = self._place.namespace, self._place.name
-                assert namespace is not None
-                assert pod is not None
-                self._doors[number] = await asyncio.to_thread(
-                    PodDoor, self._record, self._directory, namespace, pod, number
-                )
-        return await asyncio.open_unix_connection(self._doors[number].path)
+                self._doors[number] = await asyncio.to_thread(PodDoor, self._record, self._pod, number)
+        # An abstract name is bytes, whatever the hint says.
+        return await asyncio.open_unix_connection(os.fsdecode(self._doors[number].name))
 
     async def _send(self, data: bytes) -> None:
         with contextlib.suppress(ConnectionError):
@@ -250,8 +225,15 @@ class _Forwarding:
 
 
 async def _send_queue(queue: "asyncio.Queue[bytes | None]", writer: asyncio.StreamWriter) -> None:
-    with contextlib.suppress(OSError):
-        while (data := await queue.get()) is not None:
-            writer.write(data)
-            await writer.drain()
-        writer.write_eof()
+    is_open = True
+    while (data := await queue.get()) is not None:
+        # What is not wanted any more is taken all the same, or the client's other connections would wait.
+        if is_open:
+            try:
+                writer.write(data)
+                await writer.drain()
+            except OSError:
+                is_open = False
+    if is_open:
+        with contextlib.suppress(OSError):
+            writer.write_eof()

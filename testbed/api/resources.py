@@ -3,7 +3,8 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from testbed.cluster.kinds import DEPLOYMENT, KINDS, NODE, POD, Kind
+from testbed.cluster.kinds import DEPLOYMENT, KINDS, NODE, POD, REPLICA_SET, Kind
+from testbed.cluster.object_key import DEFAULT_NAMESPACE, ObjectKey
 
 OURS = "testbed/v1"
 """Kinds that Kubernetes does not have; its clients do not see them."""
@@ -51,7 +52,7 @@ class Resource:
         return {"scale": ("Scale", ("get", "patch", "update"))} if self.kind.name in SCALED else {}
 
 
-SCALED = frozenset({DEPLOYMENT.name, "ReplicaSet"})
+SCALED = frozenset({DEPLOYMENT.name, REPLICA_SET.name})
 RESOURCES = tuple(Resource(kind) for kind in KINDS if kind.api_version != OURS)
 BY_PATH: Mapping[tuple[str, str, str], Resource] = {(one.group, one.version, one.kind.plural): one for one in RESOURCES}
 GROUPS: Mapping[str, str] = {one.group: one.version for one in RESOURCES}
@@ -67,6 +68,12 @@ class ApiPlace:
     """None: every namespace, or a kind without namespaces."""
     name: str | None
     subresource: str | None = None
+
+    @property
+    def key(self) -> ObjectKey:
+        """Return the key of the one object that it names."""
+        assert self.name is not None, "a place of several objects"
+        return ObjectKey(self.namespace or DEFAULT_NAMESPACE, self.name)
 
 
 def place_of(path: str) -> ApiPlace | None:

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from testbed.api.failure import Failure
+from testbed.cluster.problems import shorten
 from testbed.cluster.selectors import parse_selector
 
 Object = Mapping[str, Any]
@@ -13,11 +14,23 @@ Test = Callable[[Object], bool]
 TRUE = frozenset({"1", "t", "T", "true", "True", "TRUE"})
 """As Go's strconv.ParseBool reads it."""
 FALSE = frozenset({"0", "f", "F", "false", "False", "FALSE"})
+LONGEST_NUMBER = 19
+"""Digits of a 64-bit number."""
 
 
 def is_true(text: str | None) -> bool:
     """Return whether a flag of a query is set."""
     return text in TRUE
+
+
+def number(value: object, name: str) -> int | None:
+    """Return a number of a query or of options; None where there is none. Raises Failure (400)."""
+    if value is None or value == "":
+        return None
+    text = str(value)
+    if isinstance(value, bool) or not (text.isascii() and text.isdecimal() and len(text) <= LONGEST_NUMBER):
+        raise Failure(400, f"{name}: not a number (got {shorten(text)})")
+    return int(text)
 
 
 def selection(labels: str, fields: str) -> Test:

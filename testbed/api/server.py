@@ -4,9 +4,10 @@ import asyncio
 import contextlib
 import hmac
 import json
+import logging
 import socket
 import ssl
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -18,10 +19,11 @@ from testbed.api.failure import Failure, from_lab
 from testbed.api.lab import AsyncLab
 from testbed.api.objects import Answer, Objects, Query, compact
 from testbed.api.resources import ApiPlace, place_of
-from testbed.api.selection import is_true
+from testbed.api.selection import is_true, number
 from testbed.cluster.yaml_source import MAX_BYTES
 from testbed.errors import TestbedError
 
+log = logging.getLogger(__name__)
 PROJECT = "overlay-testbed"
 JSON = "application/json"
 MOST_WATCHES = 256
@@ -35,11 +37,10 @@ Handler = Callable[[web.Request, ApiPlace], Awaitable[web.StreamResponse]]
 class ApiServer:
     """Serves one lab."""
 
-    def __init__(self, lab: AsyncLab, token: str, directory: Path) -> None:
-        """`directory`: the server's own, for sockets. Must be created in the event loop."""
+    def __init__(self, lab: AsyncLab, token: str) -> None:
+        """Must be created in the event loop."""
         self._lab = lab
         self._token = token
-        self._directory = directory
         self._objects = Objects(lab)
         self._watches = 0
         self._version = documents.version(metadata.version(PROJECT))
@@ -48,7 +49,8 @@ class ApiServer:
         """Serve until the process ends; `ready` is called once it does."""
         application = web.Application(middlewares=[self._guard], client_max_size=MAX_BYTES)
         application.router.add_route("*", "/{path:.*}", self._answer)
-        runner = web.AppRunner(application, access_log=None, shutdown_timeout=1.0)
+        # A client that leaves ends what it follows, also while that says nothing.
+        runner = web.AppRunner(application, access_log=None, shutdown_timeout=1.0, handler_cancellation=True)
         await runner.setup()
         tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         tls.minimum_version = ssl.TLSVersion.TLSv1_2
@@ -58,7 +60,9 @@ class ApiServer:
         await asyncio.Event().wait()
 
     @web.middleware
-    async def _guard(self, request: web.Request, handler: Callable[..., Awaitable[web.StreamResponse]]) -> Any:  # noqa: ANN401 - aiohttp's
+    async def _guard(
+        self, request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+    ) -> web.StreamResponse:
         """Admit clients with the token; write each failure as a Status."""
         try:
             given = request.headers.get("Authorization", "")
@@ -73,6 +77,11 @@ class ApiServer:
             return _written(refused.status(), refused.code)
         except web.HTTPException as error:
             return _written(Failure(error.status, error.reason).status(), error.status)
+        except ConnectionError:
+            raise
+        except Exception:
+            log.exception("%s %s", request.method, request.path)
+            return _written(Failure(500, "internal error (see logs/api.log of the lab)").status(), 500)
 
     async def _answer(self, request: web.Request) -> web.StreamResponse:
         path = request.path
@@ -106,11 +115,12 @@ class ApiServer:
             case "exec":
                 return await remote.serve_exec(request, place, self._lab.record)
             case "portforward":
-                return await remote.serve_port_forward(request, place, self._lab.record, self._directory)
+                return await remote.serve_port_forward(request, place, self._lab.record)
             case "log":
                 return await subresources.serve_log(request, place, self._lab.record)
             case "eviction":
-                await self._objects.delete(place, await _query(request))
+                options = (await _body(request)).get("deleteOptions")
+                await self._objects.delete(place, _query(request, options))
                 return _written({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success"}, 201)
             case _:
                 body = await _body(request) if request.method != "GET" else None
@@ -118,7 +128,7 @@ class ApiServer:
                 return _written(await subresources.scale(self._objects, self._lab, place, request.method, kind, body))
 
     async def _get(self, request: web.Request, place: ApiPlace) -> web.StreamResponse:
-        query = await _query(request)
+        query = _query(request)
         if is_true(request.query.get("watch")):
             if request.query.get("sendInitialEvents"):
                 raise Failure(422, "sendInitialEvents: a watch begins with a list here", place)
@@ -130,45 +140,48 @@ class ApiServer:
     async def _watch(self, request: web.Request, place: ApiPlace, query: Query) -> web.StreamResponse:
         if self._watches >= MOST_WATCHES:
             raise Failure(429, f"{MOST_WATCHES} watches run already", place)
-        limit_s = float(request.query.get("timeoutSeconds", "0") or 0)
+        limit_s = number(request.query.get("timeoutSeconds"), "timeoutSeconds")
+        events = self._objects.watch(place, query)
         response = web.StreamResponse(headers={"Content-Type": JSON})
         self._watches += 1
         try:
             await response.prepare(request)
             with contextlib.suppress(TimeoutError, ConnectionError):
                 async with asyncio.timeout(limit_s or None):
-                    await self._write_events(response, place, query)
+                    await self._write_events(response, events)
         finally:
             self._watches -= 1
         with contextlib.suppress(ConnectionError):
             await response.write_eof()
         return response
 
-    async def _write_events(self, response: web.StreamResponse, place: ApiPlace, query: Query) -> None:
+    @staticmethod
+    async def _write_events(response: web.StreamResponse, events: AsyncGenerator[Mapping[str, Any], None]) -> None:
         try:
-            async for event in self._objects.watch(place, query):
-                async with asyncio.timeout(WRITE_LIMIT_S):
-                    await response.write(compact(event) + b"\n")
+            async with contextlib.aclosing(events):
+                async for event in events:
+                    async with asyncio.timeout(WRITE_LIMIT_S):
+                        await response.write(compact(event) + b"\n")
         except Failure as failure:
             await response.write(compact({"type": "ERROR", "object": failure.status()}) + b"\n")
 
     async def _create(self, request: web.Request, place: ApiPlace) -> web.StreamResponse:
         if place.name is not None:
             raise Failure(405, "an object is created in its collection", place)
-        return _changed(await self._objects.create(place, await _body(request), await _query(request)))
+        return _changed(await self._objects.create(place, await _body(request), _query(request)))
 
     async def _replace(self, request: web.Request, place: ApiPlace) -> web.StreamResponse:
-        return _changed(await self._objects.put(_one(place), await _body(request), await _query(request)))
+        return _changed(await self._objects.put(_one(place), await _body(request), _query(request)))
 
     async def _patch(self, request: web.Request, place: ApiPlace) -> web.StreamResponse:
         if request.content_type == "application/apply-patch+yaml":
             what = "server-side apply is not served (want kubectl apply without --server-side)"
             raise Failure(415, what, place)
         patch = await _json(request)
-        return _changed(await self._objects.patch(_one(place), request.content_type, patch, await _query(request)))
+        return _changed(await self._objects.patch(_one(place), request.content_type, patch, _query(request)))
 
     async def _delete(self, request: web.Request, place: ApiPlace) -> web.StreamResponse:
-        query = await _query(request)
+        query = _query(request, await _json(request) if request.can_read_body else None)
         if place.name is None:
             return _written(await self._objects.delete_all(place, query))
         return _written(await self._objects.delete(place, query))
@@ -180,23 +193,18 @@ def _one(place: ApiPlace) -> ApiPlace:
     return place
 
 
-async def _query(request: web.Request) -> Query:
+def _query(request: web.Request, options: object = None) -> Query:
+    """Return what a request asks for; `options` are those of a deletion. Raises Failure (400)."""
     given = request.query
-    accepted = request.headers.get("Accept", "")
-    options = await _json(request) if request.method == "DELETE" and request.can_read_body else {}
-    options = options if isinstance(options, dict) else {}
-    grace = given.get("gracePeriodSeconds", options.get("gracePeriodSeconds"))
-    try:
-        grace_s = None if grace in (None, "") else float(grace)
-    except (TypeError, ValueError) as error:
-        raise Failure(400, f"gracePeriodSeconds: not a number (got {grace})") from error
+    own = options if isinstance(options, dict) else {}
+    grace = "gracePeriodSeconds"
     return Query(
         labels=given.get("labelSelector", ""),
         fields=given.get("fieldSelector", ""),
-        version=given.get("resourceVersion", ""),
-        dry_run="All" in given.getall("dryRun", options.get("dryRun") or []),
-        grace_s=grace_s,
-        table="as=Table" in accepted.replace(" ", ""),
+        version=number(given.get("resourceVersion"), "resourceVersion") or 0,
+        dry_run="All" in given.getall("dryRun", own.get("dryRun") or []),
+        grace_s=number(given.get(grace, own.get(grace)), grace),
+        table="as=Table" in request.headers.get("Accept", "").replace(" ", ""),
         whole_rows=given.get("includeObject") == "Object",
     )
 
@@ -226,5 +234,5 @@ def _changed(answer: Answer) -> web.Response:
     return response
 
 
-def _written(body: Any, code: int = 200) -> web.Response:  # noqa: ANN401 - JSON
+def _written(body: Mapping[str, Any], code: int = 200) -> web.Response:
     return web.Response(body=compact(body), status=code, content_type=JSON)

@@ -15,12 +15,15 @@ from typing import Any
 
 from testbed.api.failure import Failure
 from testbed.api.resources import Resource
+from testbed.errors import TestbedError
 
 Object = dict[str, Any]
 HISTORY = 4096
 """Changes remembered per kind; a client that asks for an older one has to list again (410)."""
 PERIOD_S = 0.05
 """Between two polls of a watched kind."""
+RETRY_S = 1.0
+"""After a poll that failed."""
 COST_FACTOR = 10
 """A poll is followed by a pause of at least this many times its duration."""
 
@@ -30,9 +33,16 @@ class ObjectChange:
     """One object as it was at a version."""
 
     version: int
-    type: str
-    """ADDED, MODIFIED or DELETED."""
+    before: Object | None
+    """None: it was not there."""
     object: Object
+    """As it is now, or was at its end."""
+    is_end: bool = False
+
+    @property
+    def type(self) -> str:
+        """Return the word of a watch for it: ADDED, MODIFIED or DELETED."""
+        return "DELETED" if self.is_end else "ADDED" if self.before is None else "MODIFIED"
 
 
 class Versions:
@@ -109,24 +119,25 @@ class Collection:
             began = time.monotonic()
             try:
                 await self.look()
-            except Exception:
-                await asyncio.sleep(1.0)
+            except TestbedError:
+                # It is busy, or ending.
+                await asyncio.sleep(RETRY_S)
             await asyncio.sleep(max(PERIOD_S, COST_FACTOR * (time.monotonic() - began)))
 
     def _take(self, found: Sequence[Object]) -> None:
         bare = {_key(item): item for item in found}
         for key in [key for key in self._bare if _is_another(self._bare[key], bare.get(key))]:
-            self._note("DELETED", {**self._objects.pop(key)})
+            last = self._objects.pop(key)
+            self._note(last, last, is_end=True)
             del self._bare[key]
         for key, item in bare.items():
-            before = self._bare.get(key)
-            if before == item:
+            if self._bare.get(key) == item:
                 continue
             fresh = deepcopy(item)
             fresh["metadata"]["generation"] = self._generation(key, item)
             if "observedGeneration" not in fresh.get("status", {}) and self.resource.group == "apps":
                 fresh["status"]["observedGeneration"] = fresh["metadata"]["generation"]
-            self._objects[key] = self._note("ADDED" if before is None else "MODIFIED", fresh)
+            self._objects[key] = self._note(self._objects.get(key), fresh)
             self._bare[key] = item
         # In the lab's order.
         self._objects = {key: self._objects[key] for key in bare}
@@ -139,12 +150,12 @@ class Collection:
         generation: int = known["metadata"]["generation"]
         return generation + (self._bare[key].get("spec") != item.get("spec"))
 
-    def _note(self, what: str, item: Object) -> Object:
+    def _note(self, before: Object | None, item: Object, *, is_end: bool = False) -> Object:
         version = self._versions.next()
         item = {**item, "metadata": {**item["metadata"], "resourceVersion": str(version)}}
         if len(self._changes) == HISTORY:
             self._forgotten = self._changes[0].version
-        self._changes.append(ObjectChange(version, what, item))
+        self._changes.append(ObjectChange(version, before, item, is_end))
         return item
 
 

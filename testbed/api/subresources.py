@@ -1,8 +1,6 @@
 """Subresources: the number of replicas of a workload, and the log of a pod."""
 
-import asyncio
 import contextlib
-import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,13 +11,12 @@ from testbed.api.failure import Failure, conflict, from_lab
 from testbed.api.lab import AsyncLab
 from testbed.api.objects import Objects
 from testbed.api.resources import ApiPlace
-from testbed.api.selection import FALSE, is_true
-from testbed.api.streams import Ended, start_logs
+from testbed.api.selection import FALSE, is_true, number
+from testbed.api.streams import read_some, start_logs
 from testbed.cluster.columns import selector_text
 from testbed.control.client import LabRecord
 from testbed.errors import TestbedError
 
-CHUNK_BYTES = 32 * 1024
 NOT_KEPT = ("sinceSeconds", "sinceTime", "timestamps")
 """Parameters of a log's query that are refused: the time of a line is not recorded."""
 
@@ -64,33 +61,16 @@ async def serve_log(request: web.Request, place: ApiPlace, record: LabRecord) ->
     query = request.query
     if unknown := [name for name in NOT_KEPT if query.get(name) and query.get(name) not in FALSE]:
         raise Failure(400, f"{', '.join(unknown)}: when a line was written is not kept", place)
-    loop = asyncio.get_running_loop()
-    ended: asyncio.Future[Ended] = loop.create_future()
-
-    def tell(how: Ended) -> None:
-        loop.call_soon_threadsafe(lambda: None if ended.done() else ended.set_result(how))
-
-    tail, limit = _number(query.get("tailLines"), "tailLines"), _number(query.get("limitBytes"), "limitBytes")
-    assert place.namespace is not None
-    assert place.name is not None
+    tail, limit = (number(query.get(name), name) for name in ("tailLines", "limitBytes"))
     follow, previous = (is_true(query.get(name)) for name in ("follow", "previous"))
     try:
-        program = start_logs(
-            record,
-            tell,
-            place.namespace,
-            place.name,
-            query.get("container"),
-            follow=follow,
-            previous=previous,
-            tail=tail,
-        )
+        program = start_logs(record, place.key, query.get("container"), follow=follow, previous=previous, tail=tail)
     except TestbedError as error:
         raise from_lab(error, place) from error
     program.close_stdin()
     response = web.StreamResponse(headers={"Content-Type": "text/plain"})
     try:
-        while data := await asyncio.to_thread(os.read, program.stdout, CHUNK_BYTES):
+        while data := await read_some(program.stdout):
             data = data if limit is None else data[:limit]
             limit = None if limit is None else limit - len(data)
             if not response.prepared:
@@ -100,7 +80,7 @@ async def serve_log(request: web.Request, place: ApiPlace, record: LabRecord) ->
                 break
         if not response.prepared:
             # A log that cannot be shown is recognised by its missing output.
-            how = await ended
+            how = await program.ended
             if how.error is not None:
                 raise from_lab(how.error, place)
             await response.prepare(request)
@@ -110,11 +90,3 @@ async def serve_log(request: web.Request, place: ApiPlace, record: LabRecord) ->
         program.hang_up()
         program.close()
     return response
-
-
-def _number(text: str | None, what: str) -> int | None:
-    if text in (None, ""):
-        return None
-    if text is None or not text.isdecimal():
-        raise Failure(400, f"{what}: not a number (got {text})")
-    return int(text)

@@ -1,6 +1,6 @@
 """Objects as kubectl prints them: a meta.k8s.io/v1 Table with Kubernetes' own columns. Pure."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -106,7 +106,7 @@ def _images(item: Object) -> str | None:
     return joined_tightly(one["image"] for one in _template(item)["containers"])
 
 
-def joined_tightly(parts: Any) -> str | None:  # noqa: ANN401 - any iterable of texts
+def joined_tightly(parts: Iterable[str | None]) -> str | None:
     """Join with commas without blanks, as kubectl does."""
     text = joined(parts)
     return None if text is None else text.replace(", ", ",")

@@ -25,7 +25,7 @@ from testbed.pytest_plugin import NewLab
 from tests.documents import ROOT, blocks
 from tests.e2e.command import read_until
 from tests.e2e.lab import Lab
-from tests.waiting import wait_until
+from tests.waiting import constantly, wait_until
 
 PAGE = "docs/guide/kubectl.md"
 LIMIT_S = 90.0
@@ -255,6 +255,67 @@ def test_exec_hands_on_input_and_exit_code(kubectl: Kubectl) -> None:
     ended = kubectl.run("exec", "shell1", "--", "sh", "-c", "echo out; echo err >&2; exit 7")
     assert (ended.returncode, ended.stdout) == (7, "out\n")
     assert "err\n" in ended.stderr
+
+
+FOLLOWERS = 20
+
+
+def test_many_followed_logs_delay_no_other_client_and_end_with_theirs(lab: Lab, kubectl: Kubectl) -> None:
+    def tails() -> int:
+        return int(lab.must("shell", stdin="pgrep -c -x tail || true\n"))
+
+    before = tails()
+    with contextlib.ExitStack() as clients:
+        for _ in range(FOLLOWERS):
+            clients.enter_context(kubectl.running("logs", "-f", "shell1"))
+        wait_until(lambda: tails() == before + FOLLOWERS, timeout_s=30, what="every client follows")
+        assert "shell1" in kubectl.must("get", "pods", "--request-timeout=10s")
+        assert kubectl.must("exec", "shell1", "--", "echo", "prompt") == "prompt\n"
+    wait_until(lambda: tails() == before, timeout_s=10, what="what the clients followed has ended with them")
+
+
+SET = """\
+apiVersion: apps/v1
+kind: ReplicaSet
+metadata: {name: applied}
+spec:
+  replicas: 1
+  selector: {matchLabels: {app: set}}
+  template:
+    metadata: {labels: {app: set}}
+    spec: {containers: [{name: web, image: shell}]}
+"""
+
+
+def test_scale_changes_the_kind_that_it_names(kubectl: Kubectl) -> None:
+    kubectl.must("apply", "-f", "-", stdin=f"{WEB}---\n{SET}")
+    kubectl.must("scale", "replicaset", "applied", "--replicas=2")
+    wanted = [kubectl.json("get", kind, "applied")["spec"]["replicas"] for kind in ("deployment", "replicaset")]
+    assert wanted == [1, 2]
+    kubectl.must("delete", "deployment,replicaset", "applied")
+
+
+def test_an_eviction_has_the_grace_period_of_its_request(kubectl: Kubectl) -> None:
+    kubectl.must(
+        "run", "stubborn", "--image=shell", "--command", "--", "sh", "-c", "trap '' TERM; while :; do sleep 1; done"
+    )
+    kubectl.must("wait", "--for=condition=Ready", "pod/stubborn", "--timeout=60s")
+    body = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": "stubborn"}}
+    body["deleteOptions"] = {"gracePeriodSeconds": 16}
+    path = "/api/v1/namespaces/default/pods/stubborn/eviction"
+    assert _ask(kubectl, path, kubectl.token, "POST", json.dumps(body).encode()) == 201
+
+    def is_there() -> bool:
+        return kubectl.run("get", "pod", "stubborn").returncode == 0
+
+    # The default of a lab, 10 s, would have ended it.
+    constantly(is_there, for_s=13, what="the pod may go on")
+    wait_until(lambda: not is_there(), timeout_s=20, what="the pod has ended after its grace period")
+
+
+@pytest.mark.parametrize("query", ["watch=1&timeoutSeconds=soon", "watch=1&resourceVersion=x", "labelSelector=a=b=c"])
+def test_a_query_that_cannot_be_read_is_a_bad_request(kubectl: Kubectl, query: str) -> None:
+    assert _ask(kubectl, f"/api/v1/pods?{query}", kubectl.token) == 400
 
 
 def _ask(kubectl: Kubectl, path: str, token: str, method: str = "GET", body: bytes | None = None) -> int:
