@@ -71,14 +71,6 @@ def run_document(
     cgroups: Sequence[Path] = (),
 ) -> str:
     """Return the input of `testbed/pods/container.py`, as JSON; `directory` contains the pod's volumes. Pure."""
-    hosts = f"127.0.0.1 localhost\n::1 localhost ip6-localhost ip6-loopback\n{place.address} {place.hostname}\n"
-    if place.ipv6_address is not None:
-        hosts += f"{place.ipv6_address} {place.hostname}\n"
-    if pod.spec.subdomain is not None:
-        full = f"{place.hostname}.{pod.spec.subdomain}.{pod.metadata.namespace}.svc.{CLUSTER_DOMAIN}"
-        hosts = hosts.replace(f"{place.address} {place.hostname}\n", f"{place.address} {full} {place.hostname}\n")
-    if pod.spec.host_aliases:
-        hosts += "".join(f"{one.ip} {' '.join(one.hostnames)}\n" for one in pod.spec.host_aliases)
     spec, who = pod.spec, identity_of(pod.spec, container)
     document = {
         "pause_pid": place.pause_pid,
@@ -97,7 +89,7 @@ def run_document(
         "directories": list(image.directories),
         "links": dict(image.links),
         "files": {
-            "/etc/hosts": hosts,
+            "/etc/hosts": _hosts(pod, place),
             "/etc/hostname": f"{place.hostname}\n",
             "/etc/resolv.conf": place.resolv_conf,
             **image.files,
@@ -112,6 +104,17 @@ def run_document(
         "cgroups": list(map(str, cgroups)),
     }
     return json.dumps(document)
+
+
+def _hosts(pod: PodManifest, place: ContainerPlace) -> str:
+    names = place.hostname
+    if pod.spec.subdomain is not None:
+        names = f"{names}.{pod.spec.subdomain}.{pod.metadata.namespace}.svc.{CLUSTER_DOMAIN} {names}"
+    lines = ["127.0.0.1 localhost", "::1 localhost ip6-localhost ip6-loopback", f"{place.address} {names}"]
+    if place.ipv6_address is not None:
+        lines.append(f"{place.ipv6_address} {names}")
+    lines += [f"{one.ip} {' '.join(one.hostnames)}" for one in pod.spec.host_aliases]
+    return "".join(f"{line}\n" for line in lines)
 
 
 def _volume(
