@@ -140,7 +140,7 @@ def _hold(directory: Path) -> int:
     """Create a group and lock it for as long as the returned descriptor is open. Raises OSError."""
     while True:
         directory.mkdir(exist_ok=True)
-        # Whoever removes it has a lock too, and may have been faster.
+        # A process that removes it has a lock too, and may have been faster.
         with contextlib.suppress(FileNotFoundError):
             lock = os.open(directory, LOCKABLE)
             fcntl.flock(lock, fcntl.LOCK_SH)

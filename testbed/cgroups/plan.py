@@ -20,6 +20,8 @@ JOIN = "cgroup.procs"
 """The file through which a process joins a group."""
 HANDED_DOWN = "cgroup.subtree_control"
 """In version 2: the controllers available to groups below."""
+EVENTS: Mapping[int, str] = {1: "memory.oom_control", 2: "memory.events"}
+"""By version: the file in which a group counts kills at its memory limit."""
 _OF_A_USER = re.compile(r"(.*/user@\d+\.service)(/.*)?")
 MOST_WEIGHT = 10_000
 
@@ -153,7 +155,3 @@ def _memory(version: Literal[1, 2], limit: int) -> list[Setting]:
 def kills_in(text: str) -> int:
     """Return how many processes of a group were killed for lack of memory, from its file of events."""
     return next((int(line.split()[1]) for line in text.splitlines() if line.startswith("oom_kill ")), 0)
-
-
-EVENTS: Mapping[int, str] = {1: "memory.oom_control", 2: "memory.events"}
-"""By version: where a group counts these kills."""

@@ -8,9 +8,7 @@ from pydantic import Field, model_validator
 
 from testbed.cluster.manifest_model import Model
 from testbed.cluster.name_rules import wrong
-from testbed.cluster.pod_template import CountOrPercent, PodOwner, TemplateSpec, share, with_rolling_update
-
-NONE = (0, "0%")
+from testbed.cluster.pod_template import NO_PODS, CountOrPercent, PodOwner, TemplateSpec, share, with_rolling_update
 
 
 class RollingNodes(Model):
@@ -23,7 +21,7 @@ class RollingNodes(Model):
 
     @model_validator(mode="after")
     def _one_of_both(self) -> "RollingNodes":
-        surges, ends = self.max_surge not in NONE, self.max_unavailable not in NONE
+        surges, ends = self.max_surge not in NO_PODS, self.max_unavailable not in NO_PODS
         if not surges and not ends:
             raise wrong("nothing could ever change", "maxSurge and maxUnavailable 0", "one of them above 0")
         if surges and ends:
@@ -68,7 +66,7 @@ class DaemonSet(PodOwner):
         return share(self._update.max_surge, nodes, math.ceil)
 
     def max_unavailable(self, nodes: int) -> int:
-        """Return how many of these nodes may lack an available pod while pods are replaced."""
+        """Return how many of these nodes may be without an available pod while pods are replaced."""
         return share(self._update.max_unavailable, nodes, math.ceil)
 
     @property

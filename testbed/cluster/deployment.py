@@ -14,6 +14,7 @@ from testbed.cluster.pod_template import (
     LONGEST_OWNER_NAME,
     LONGEST_WAIT_S,
     MAX_REPLICAS,
+    NO_PODS,
     CountOrPercent,
     PodOwner,
     Replicas,
@@ -38,7 +39,7 @@ class RollingUpdate(Model):
 
     @model_validator(mode="after")
     def _one_must_move(self) -> "RollingUpdate":
-        if self.max_surge in (0, "0%") and self.max_unavailable in (0, "0%"):
+        if self.max_surge in NO_PODS and self.max_unavailable in NO_PODS:
             raise wrong("nothing could ever change", "maxSurge and maxUnavailable 0", "one of them above 0")
         return self
 

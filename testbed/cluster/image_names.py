@@ -64,7 +64,7 @@ class Meaning(NamedTuple):
 
     recipe: str
     stand_in: bool = False
-    """Whether it only replaces the image's own program, and lacks its commands."""
+    """Whether it only replaces the image's own program, without its commands."""
 
 
 def reference(image: str) -> Reference:

@@ -43,7 +43,7 @@ BUSYBOX_APPLETS = (
     *("arp", "ash", "ftpget", "ftpput", "httpd", "ifconfig", "nc", "netstat", "nslookup", "route", "telnet"),
     *("tftp", "traceroute", "unzip", "vi", "wget"),
 )
-"""Commands that people use in pods and that differ from the machine's, or that it lacks."""
+"""Commands that people use in pods and that differ from the machine's, or that it does not have."""
 DEBIAN_PACKAGES = {
     "nginx": ("nginx-light", "nginx-core", "nginx-full", "nginx"),
     "httpd": ("apache2-bin",),

@@ -30,9 +30,7 @@ NetworkText = Annotated[str, AfterValidator(_check_network)]
 
 
 class PolicyPart(Model):
-    """A part of a policy: an empty selector is significant here, so a misspelt key is a mistake even
-    without a value.
-    """
+    """A part of a policy: an empty selector is significant here, so a misspelt key without a value is a mistake."""
 
     empty_settings_say_nothing = False
 
@@ -48,8 +46,7 @@ class IPBlock(PolicyPart):
         whole = ip_network(self.cidr)
         for text in self.exceptions:
             inner = ip_network(text)
-            inside = inner.version == whole.version and inner.subnet_of(whole)  # type: ignore[arg-type] # equal versions
-            if not inside or inner == whole:
+            if inner.network_address not in whole or inner.prefixlen <= whole.prefixlen:
                 raise wrong("an exception outside the block", text, f"a network inside {self.cidr}")
         return self
 

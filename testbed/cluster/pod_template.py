@@ -21,6 +21,7 @@ LONGEST_OWNER_NAME = 63 - len(SUFFIX)
 LONGEST_WAIT_S = 3600
 
 CountOrPercent = Annotated[int | str, PlainValidator(check_count_or_percent)]
+NO_PODS = (0, "0%")
 Replicas = Annotated[int, within(0, MAX_REPLICAS)]
 
 

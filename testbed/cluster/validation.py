@@ -55,10 +55,11 @@ EXAMPLES = {
     "spec": "{containers: [{name: web, image: nginx}]}",
     "template": "{metadata: {labels: {app: web}}, spec: {…}}",
     "value": "text",
-    "Deployment.spec": "{selector: {matchLabels: {app: web}}, template: {…}}",
+    **dict.fromkeys(
+        ("DaemonSet.spec", "Deployment.spec", "ReplicaSet.spec"),
+        "{selector: {matchLabels: {app: web}}, template: {…}}",
+    ),
     "NetworkPolicy.spec": "{podSelector: {matchLabels: {app: web}}, policyTypes: [Ingress]}",
-    "ReplicaSet.spec": "{selector: {matchLabels: {app: web}}, template: {…}}",
-    "DaemonSet.spec": "{selector: {matchLabels: {app: web}}, template: {…}}",
     "Service.spec": "{selector: {app: web}, ports: [{port: 80}]}",
 }
 """Key that an object must have, or KIND.KEY → an example."""
@@ -122,7 +123,7 @@ class Source:
 def read_model(source: Source, model: type[ModelT], context: object = None) -> tuple[ModelT | None, list[Problem]]:
     """Return the document as `model`, and every reason why it is not one; `context` is for the model's own validators.
 
-    With problems, the model lacks the wrong entries, and serves only to find more problems; None if that is not a
+    With problems, the model is without the wrong entries, and serves only to find more problems; None if that is not a
     `model` either.
     """
     try:
@@ -141,7 +142,7 @@ def read_model(source: Source, model: type[ModelT], context: object = None) -> t
         try:
             return model.model_validate(rest, context=context), problems
         except ValidationError as failure:
-            # A value that now lacks an entry is removed whole: a port without its number, then a container's ports.
+            # A value that now misses an entry is removed whole: a port without its number, then a container's ports.
             for error in (one for one in failure.errors(include_url=False) if not _is_echo(one)):
                 _cut(rest, error["loc"][:-1] if error["type"] == "missing" else error["loc"])
     return None, problems

@@ -217,7 +217,7 @@ class _Composer(Composer, _Loader):  # type: ignore[misc] # the C parser has no 
 
 
 def _compose(text: str) -> list[yaml.Node]:
-    """Yield the root of every document. Raises _Refused if the text is not YAML."""
+    """Return the root of every document. Raises _Refused if the text is not YAML."""
     composer = _Composer(text)
     roots: list[yaml.Node] = []
     try:

@@ -163,7 +163,7 @@ def _rows(sides: Sequence[_Side], width: float, height: float) -> int:
 def _uplinks(
     graph: Graph, boxes: dict[tuple[str, str], Box], positions: dict[str, tuple[int, bool]], width: float
 ) -> list[DrawnWire]:
-    """Yield cables from nodes to their switches; those of outer rows pass beside the inner ones."""
+    """Return cables from nodes to their switches; those of outer rows pass beside the inner ones."""
     wires = []
     for cable in graph.cables:
         if all(end[0] in positions for end in cable.ends):

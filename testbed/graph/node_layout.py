@@ -82,7 +82,7 @@ def lay_out_node(node: DrawnNode, pods_per_line: int, lines: int) -> Part:
 
 
 def _pod_wires(node: DrawnNode, name: str, box: Box, bridge: Box, lines_below: int) -> list[DrawnWire]:
-    """Yield wires from the pod's eth0 to the bridge, beside the pods of the lines below."""
+    """Return wires from the pod's eth0 to the bridge, beside the pods of the lines below."""
     x, y = box.center[0], box.bottom
     spots = [(x, y)]
     if lines_below:

@@ -119,7 +119,7 @@ def _ends(graph: Graph, name: str, other: str) -> list[tuple[Point, Point]]:
 def _joints(
     near: Point, box: Box, far: Point, other: Box, spots: Sequence[tuple[float, float]]
 ) -> tuple[DrawnWire, DrawnWire]:
-    """Yield the connections from both ends of a cable to the inside of their boxes."""
+    """Return the connections from both ends of a cable to the inside of their boxes."""
     (first_x, first_y), (last_x, last_y) = spots[0], spots[-1]
     inside = (min(max(first_x, box.x), box.right), run_of(box))
     outside = (min(max(last_x, other.x), other.right), run_of(other))
@@ -220,7 +220,7 @@ def _height(graph: Graph, name: str) -> float:
 
 
 def _cables(graph: Graph, rows: _Rows) -> list[DrawnWire]:
-    """Yield every cable between two underlay objects."""
+    """Return every cable between two underlay objects."""
     row_of = {name: number for number, names in enumerate(rows.names) for name in names}
     inner = [cable.ends for cable in graph.cables if all(end[0] in rows.boxes for end in cable.ends)]
     inner = [(near, far) if row_of[near[0]] <= row_of[far[0]] else (far, near) for near, far in inner]

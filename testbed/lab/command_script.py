@@ -70,7 +70,7 @@ def script(changes: Iterable[JournalLine], lab: str, node: str | None = None, *,
 
 
 def _gone_by_itself(change: JournalLine, there: set[tuple[str, str]], *, alone: bool) -> list[str]:
-    """Yield links that the kernel removed with their process or namespace, without a record."""
+    """Return links that the kernel removed with their process or namespace, without a record."""
     words = change.command
     name = _link_name(words)
     if name is None:

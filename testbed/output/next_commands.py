@@ -22,7 +22,7 @@ def ready_to_paste(lab_name: str, command: str) -> str:
 
 
 def next_commands(lab_name: str, *commands: str) -> None:
-    """Return the last lines of a verb: the next commands, ready to be pasted."""
+    """Print the last lines of a verb: the next commands, ready to be pasted."""
     print("\nnext:")
     for command in commands:
         print(f"  {ready_to_paste(lab_name, command)}")

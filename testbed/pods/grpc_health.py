@@ -1,8 +1,7 @@
 """One request to a program's health service, grpc.health.v1.Health/Check: gRPC's HTTP/2 by hand, for one small call.
-grpc opens its sockets in its own threads, so they cannot be in a node's network namespace; and the supervisor would
-load it only for this.
 
-The answer is in the first message: no response headers need decoding.
+grpc opens its sockets in its own threads, so they cannot be in a node's network namespace; and the supervisor would
+load it only for this. The answer is in the first message: no response headers need decoding.
 """
 
 import socket
@@ -11,7 +10,7 @@ import time
 from typing import NamedTuple
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
-DATA, HEADERS, RESET, SETTINGS, PING, GO_AWAY = 0, 1, 3, 4, 6, 7
+DATA, HEADERS, RESET, SETTINGS, PING = 0, 1, 3, 4, 6
 ACKNOWLEDGED, END_STREAM, END_HEADERS, PADDED = 1, 1, 4, 8
 STREAM = 1
 FRAME_HEADER, MESSAGE_HEADER = 9, 5

@@ -16,6 +16,7 @@ from testbed.pods.pod_config import Lookup, files_of
 from testbed.pods.tmpfs import MIB, mount_tmpfs, umount_tmpfs
 
 EMPTY_DIRECTORY_MODE = 0o777
+"""As in Kubernetes: every user of a container may write there."""
 CONFIG_DIRECTORY_MODE = 0o755
 SHARED_MEMORY = 64 * MIB
 """The size in container engines and Kubernetes."""
@@ -30,7 +31,6 @@ class PodVolumes:
         self._pod = pod
         self._lookup = lookup
         volumes = pod.spec.volumes
-        # Any container user may write there (Kubernetes: emptyDir).
         self._group = pod.spec.security_context.fs_group
         self._wanted = [(directory / "shm", SHARED_MEMORY, 0o1777)]
         self._wanted += [

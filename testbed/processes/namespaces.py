@@ -1,6 +1,7 @@
-"""Namespaces, mounts and capabilities: system calls without a wrapper in Python 3.11. Standard library only, and cheap
-to import: a container's first process loads it with `python -I -S`. Every function raises OSError with the operation in
-words; none of them prints or retries.
+"""Namespaces, mounts and capabilities: system calls without a wrapper in Python 3.11.
+
+Standard library only, and cheap to import: a container's first process loads it with `python -I -S`. Every function
+raises OSError with the operation in words; none of them prints or retries.
 
 unshare, setns and the capability calls act on the calling *thread*. A multithreaded program uses `in_network_of`, or a
 short-lived thread, so that no other thread is moved.

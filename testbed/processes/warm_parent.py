@@ -1,6 +1,6 @@
 """Our end of a warm parent (`testbed/processes/warm_process.py`), which creates processes that are our children.
 
-Without it (it cannot be started, or the kernel lacks clone3) the caller starts an interpreter for each instead.
+Without it (it cannot be started, or the kernel has no clone3) the caller starts an interpreter for each instead.
 """
 
 import contextlib

@@ -1,5 +1,6 @@
-"""A process that has imported others' modules, and forks one of them for each request: the part that all kinds share. A
-new interpreter that imports an agent costs half a second of processor time and 30 MB; a fork of a warm one costs some
+"""A process that has imported others' modules, and forks one of them for each request: the part that all kinds share.
+
+A new interpreter that imports an agent costs half a second of processor time and 30 MB; a fork of a warm one costs some
 milliseconds, and shares all unchanged pages with the others. A message on the socket is
 
     → {"words": [command line], "environment": {…}}   beside it descriptors: the log first, then others
@@ -60,7 +61,7 @@ def serve(channel: socket.socket, files: Callable[[], Iterable[str]]) -> ForkReq
     thread.
     """
     if len(os.listdir("/proc/self/task")) != 1:
-        raise RuntimeError("an import has started a thread: a fork would lack it")
+        raise RuntimeError("an import has started a thread: a fork would not have it")
     known = fingerprints(files())
     # Existing objects are permanent: the collector need not touch, and so copy, their pages in every fork.
     gc.collect()

@@ -178,7 +178,7 @@ def _pod_routes(files: Files) -> Iterator[str]:
 
 
 def _rules(files: Files) -> tuple[list[str], list[str], list[str]]:
-    """Yield rules that drop packets: ours and others' with a nonzero counter, and others' without a counter.
+    """Return rules that drop packets: ours and others' with a nonzero counter, and others' without a counter.
 
     A zero counter means no drops.
 

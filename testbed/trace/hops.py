@@ -101,7 +101,7 @@ def packet_json(frame: bytes, packet: Packet) -> HopPacket:
 
 
 def narrow_places(hops: Sequence[TraceHop]) -> list[str]:
-    """Yield hops between nodes whose MTU is below the sender's (that of the first hop): packets larger than the probe
+    """Return hops between nodes whose MTU is below the sender's (that of the first hop): packets larger than the probe
     may be silently lost there. Pure.
     """
     said = []

@@ -36,7 +36,7 @@ def in_order(sightings: Sequence[Sighting], cables: Mapping[End, End]) -> list[S
 
 
 def _certain(sightings: Sequence[Sighting], cables: Mapping[End, End]) -> dict[int, list[int]]:
-    """Yield pairs of direct predecessor and successor."""
+    """Return the direct successors of each sighting, by its index."""
     before: dict[int, list[int]] = {}
     last_in_place: dict[str, int] = {}
     for number in sorted(range(len(sightings)), key=lambda number: sightings[number].number):

@@ -227,7 +227,7 @@ class Suspects:
         finding.hints.append(self._type_at(sighting.place, f"ip -s link show {port or bridge}"))
 
     def _ports_down(self, place: str, bridge: str) -> list[str]:
-        """Yield the bridge's ports that cannot send, each with its other end."""
+        """Return the bridge's ports that cannot send, each with its other end."""
         found = []
         for interface in sorted(interface for owner, interface in self.known.cables if owner == place):
             link = self.facts.link(place, interface)

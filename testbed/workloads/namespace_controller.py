@@ -72,7 +72,7 @@ class NamespaceController:
         return "" if self._namespaces.get(key.name) else "does not exist yet"
 
     def _inside(self, namespace: str) -> list[tuple[Controller, ObjectKey]]:
-        """Yield the objects of all kinds in a namespace."""
+        """Return the objects of all kinds in a namespace."""
         others = [controller for controller in self._controllers.values() if controller is not self]
         return [(controller, key) for controller in others for key in controller.wanted() if key.namespace == namespace]
 

@@ -279,7 +279,7 @@ PAGES: Sequence[Page] = (
                 f"kubectl create -f {EXAMPLES}/pods/pod-multiple-configmap-env-variable.yaml", "testbed apply -f FILE"
             ),
             instead(f"kubectl apply -f {EXAMPLES}/pods/pod-multiple-configmap-env-variable.yaml", "created"),
-            works("kubectl logs dapi-test-pod", "(?s)LOG_LEVEL=INFO|SPECIAL_LEVEL_KEY=very.*LOG_LEVEL=INFO"),
+            works("kubectl logs dapi-test-pod", r"(?s)\A(?=.*SPECIAL_LEVEL_KEY=very).*LOG_LEVEL=INFO"),
             works("kubectl delete pod dapi-test-pod --now", "deleted"),
             refused(f"kubectl create -f {EXAMPLES}/configmap/configmap-multikeys.yaml", "testbed apply -f FILE"),
             instead(

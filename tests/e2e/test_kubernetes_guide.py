@@ -28,7 +28,7 @@ LOOKS = re.compile(r"^(kubectl (get|describe|logs|exec)|for p in)")
 
 @pytest.fixture
 def reader(tmp_path: Path, two_nodes: Lab) -> Iterator[Mapping[str, str]]:
-    """Yield the environment of somebody who reads the guide: the lab, and the web with the pages' examples."""
+    """Yield the environment of a reader of the guide: the lab, and the web with the pages' examples."""
     for name, text in FILES.items():
         if "/" not in name:
             (tmp_path / name).write_text(text)
