@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from testbed.lab.pod_watch import PodTimes, Since
-from testbed.pods.pod_state import PodStatus
+from testbed.pods.pod_state import Phase, PodStatus
 from testbed.workloads.progress import Condition, DeploymentNumbers, Progress, Unplaced, progress_of
 from testbed.workloads.seen import KeptSet
 from tests.unit.controllers import Cluster, deployment
@@ -87,10 +87,20 @@ def test_pods_that_no_node_takes_are_a_failure_with_the_reason_and_its_time() ->
     assert "node1 is drained" in found.message
 
 
-def status(*, ready: bool, phase: str = "Running") -> PodStatus:
-    facts = {"name": "p", "node": "n", "address": None, "state": "", "restarts": 0, "containers": ()}
-    more = {"started_at": None, "why_not_ready": "", "pause_pid": None}
-    return PodStatus(**facts, **more, ready=ready, phase=phase)  # type: ignore[arg-type]
+def status(*, ready: bool, phase: Phase = "Running") -> PodStatus:
+    return PodStatus(
+        name="p",
+        node="n",
+        address=None,
+        state="",
+        phase=phase,
+        ready=ready,
+        restarts=0,
+        containers=(),
+        started_at=None,
+        why_not_ready="",
+        pause_pid=None,
+    )
 
 
 def test_a_pods_condition_has_the_time_of_its_last_change(monkeypatch: pytest.MonkeyPatch) -> None:

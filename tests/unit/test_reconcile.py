@@ -1,11 +1,14 @@
 """Deployments get the pods that they want by ReplicaSets, and never fewer available ones than they allow."""
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
 
+from testbed.cluster.deployment import Deployment
 from testbed.cluster.object_key import key_of
 from testbed.cluster.placement import SeenNode
+from testbed.cluster.replica_set import ReplicaSet
 from testbed.workloads.seen import CannotPlace, CreatePod, DeletePod, SeenPod
 from tests.unit.controllers import WEB, Cluster, deployment, replica_set
 
@@ -145,6 +148,17 @@ def test_no_more_former_replica_sets_are_kept_than_the_limit() -> None:
     ).settle().replicas() == {2: 1}
 
 
+def test_former_replica_sets_are_removed_only_after_the_rollout() -> None:
+    cluster = Cluster(deployment(2, revisionHistoryLimit=0))
+    second, third = (deployment(2, image=image, revisionHistoryLimit=0) for image in ("nginx", "httpd"))
+    cluster.broken = second.spec.template.hash
+    cluster.want(second).settle()
+    cluster.broken = third.spec.template.hash
+    assert set(cluster.want(third).settle().replicas()) == {1, 2, 3}
+    cluster.broken = "none"
+    assert cluster.settle().replicas() == {3: 2}
+
+
 def test_a_paused_deployment_scales_and_rolls_when_it_goes_on() -> None:
     cluster = Cluster(deployment(2))
     first = {pod.template_hash for pod in cluster.pods}
@@ -197,7 +211,7 @@ def test_pods_that_are_ready_and_not_yet_available_hold_a_rollout_back() -> None
 
 
 @pytest.mark.parametrize("kind", [deployment, replica_set])
-def test_a_drained_node_is_left_new_before_old(kind: type) -> None:
+def test_a_drained_node_is_left_new_before_old(kind: Callable[[int], Deployment | ReplicaSet]) -> None:
     cluster = Cluster(kind(6)).change_node("node3", leaving=True).settle()
     assert cluster.spread() == {"node1": 3, "node2": 3, "node3": 0}
     assert cluster.fewest >= 5
@@ -214,7 +228,7 @@ def test_a_rollout_beside_a_drain_keeps_the_limits() -> None:
 
 
 @pytest.mark.parametrize("kind", [deployment, replica_set])
-def test_the_only_pod_moves_from_a_drained_node_without_a_gap(kind: type) -> None:
+def test_the_only_pod_moves_from_a_drained_node_without_a_gap(kind: Callable[[int], Deployment | ReplicaSet]) -> None:
     cluster = Cluster(kind(1)).change_node("node1", leaving=True)
     assert cluster.settle().spread() == {"node1": 0, "node2": 1, "node3": 0}
     assert cluster.fewest == 1
@@ -224,6 +238,21 @@ def test_pods_stay_on_a_drained_node_when_no_other_takes_them() -> None:
     cluster = Cluster(deployment(1), nodes=[SeenNode("node1")]).change_node("node1", leaving=True)
     (one,) = cluster.sets.values()
     assert cluster.decide().actions == (CannotPlace(one.wanted.owner, "node1 is drained"),)
+
+
+def test_a_cordoned_node_keeps_its_pods_and_gets_no_new_ones() -> None:
+    cluster = Cluster(deployment(3)).change_node("node2", cordoned=True)
+    assert cluster.decide().actions == ()
+    assert cluster.want(deployment(5)).settle().spread() == {"node1": 2, "node2": 1, "node3": 2}
+    cluster.pods = [pod for pod in cluster.pods if pod.node != "node2"]
+    assert cluster.settle().spread() == {"node1": 3, "node2": 0, "node3": 2}
+    for name in ("node1", "node3"):
+        cluster.change_node(name, cordoned=True)
+    (refused,) = cluster.want(deployment(6)).decide().actions
+    assert isinstance(refused, CannotPlace)
+    assert refused.why == "node1 is cordoned; node2 is cordoned; node3 is cordoned"
+    cluster.change_node("node2", cordoned=False)
+    assert cluster.settle().spread() == {"node1": 3, "node2": 1, "node3": 2}
 
 
 def test_pods_whose_template_names_a_drained_node_are_kept() -> None:

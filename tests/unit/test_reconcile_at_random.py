@@ -61,12 +61,15 @@ def test_a_deployment(seed: int) -> None:
             cluster.want(wanted)
         elif dice.random() < 0.4:
             disturb(cluster, dice)
-        before = list(cluster.pods)
+        before, sizes = list(cluster.pods), sum(cluster.replicas().values())
         decision = cluster.round()
         living, available, created, ended = counted(decision, before)
         all_ended = sum(isinstance(action, DeletePod) for action in decision.actions)
         fewest = wanted.spec.replicas - wanted.max_unavailable
-        most = max(wanted.spec.replicas + wanted.max_surge, sum(one.replicas for one in decision.sets.values()))
+        total = sum(one.replicas for one in decision.sets.values())
+        limit = wanted.spec.replicas + wanted.max_surge
+        most = max(limit, total)
+        assert min(sizes, fewest) <= total <= max(sizes, limit)
         assert not ended or available - ended >= fewest
         assert not created or living + created - all_ended <= most
         assert sum(one.deployment is not None for one in decision.sets.values()) <= len(IMAGES)
@@ -94,6 +97,8 @@ def test_a_daemon_set(seed: int) -> None:
         before = list(cluster.pods)
         decision = cluster.round()
         ended = {action.pod for action in decision.actions if isinstance(action, DeletePod)}
+        made = [action.node for action in decision.actions if isinstance(action, CreatePod)]
+        assert len(made) == len(set(made))
         kept = {pod.node for pod in before if pod.available and pod.key not in ended}
         covered = {pod.node for pod in before if pod.available}
         assert covered == kept or len(kept) >= len(cluster.nodes) - wanted.max_unavailable(len(cluster.nodes))
