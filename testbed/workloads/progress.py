@@ -12,6 +12,7 @@ from testbed.workloads.seen import KeptSet, PodsByOwner, SeenPod, living
 
 AVAILABLE, PROGRESSING, REPLICA_FAILURE = "Available", "Progressing", "ReplicaFailure"
 DONE, STARTED, GOES_ON = "NewReplicaSetAvailable", "NewReplicaSetCreated", "ReplicaSetUpdated"
+PAUSED = "DeploymentPaused"
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +69,7 @@ class Progress:
     current: str
     """The name of its current ReplicaSet; empty while a paused one has none yet."""
     moved_at: float
-    """When its rollout started, or last made progress."""
+    """When its rollout started, resumed, or last made progress."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,9 +141,11 @@ def progress_of(
     template_hash = deployment.spec.template.hash
     current = next((one.key.name for one in sets if one.wanted.template_hash == template_hash), "")
     is_new = before is None or before.current != current
-    moved = is_new or _comes_nearer(before.numbers, numbers) if before is not None else True
-    moved_at = now if moved or before is None else before.moved_at
     known = {one.type: one for one in before.conditions} if before is not None else {}
+    # A pause does not count towards the deadline.
+    was_paused = PROGRESSING in known and known[PROGRESSING].reason == PAUSED
+    moved = before is None or is_new or was_paused or _comes_nearer(before.numbers, numbers)
+    moved_at = now if before is None or moved else before.moved_at
     found = [
         _available(deployment, numbers, now),
         _progressing(deployment, numbers, known.get(PROGRESSING), (current, is_new, moved_at), now),
@@ -181,7 +184,7 @@ def _progressing(
     current, is_new, moved_at = rollout
     wanted = deployment.spec.replicas
     if deployment.spec.paused:
-        return Condition(PROGRESSING, "Unknown", "DeploymentPaused", "Deployment is paused", now, now)
+        return Condition(PROGRESSING, "Unknown", PAUSED, "Deployment is paused", now, now)
     was_done = known is not None and known.reason == DONE and not is_new and numbers.updated == numbers.replicas
     if was_done or numbers.updated == numbers.replicas == numbers.available == wanted:
         return Condition(PROGRESSING, "True", DONE, f'ReplicaSet "{current}" has successfully progressed.', now, now)

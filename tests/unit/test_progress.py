@@ -80,6 +80,15 @@ def test_a_paused_one_makes_no_promise() -> None:
     assert (now.status, now.reason) == ("Unknown", "DeploymentPaused")
 
 
+def test_a_pause_does_not_count_towards_the_deadline() -> None:
+    started = after((0, BEGIN), (5, HALF))
+    paused = progress_of(deployment(4, paused=True, progressDeadlineSeconds=60), SETS, HALF, {}, started, 10)
+    resumed = progress_of(WANTED, SETS, HALF, {}, paused, 500)
+    assert condition(resumed, "Progressing").reason == "ReplicaSetUpdated"
+    late = condition(progress_of(WANTED, SETS, HALF, {}, resumed, 561), "Progressing")
+    assert (late.reason, late.changed_at) == ("ProgressDeadlineExceeded", 560)
+
+
 def test_pods_that_no_node_takes_are_a_failure_with_the_reason_and_its_time() -> None:
     unplaced = {SETS[0].wanted.owner: Unplaced("node1 is drained", 3)}
     found = condition(progress_of(WANTED, SETS, HALF, unplaced, None, 9), "ReplicaFailure")
