@@ -40,7 +40,7 @@ class Unplaced:
 
 @dataclass(frozen=True, slots=True)
 class PodNumbers:
-    """The pods of a ReplicaSet, or of a Deployment's."""
+    """The pods of a ReplicaSet or Deployment that are not terminating."""
 
     replicas: int = 0
     ready: int = 0
@@ -48,14 +48,11 @@ class PodNumbers:
 
 
 @dataclass(frozen=True, slots=True)
-class DeploymentNumbers:
-    """The pods of a Deployment that are not terminating."""
+class DeploymentNumbers(PodNumbers):
+    """The same of a Deployment, with the state of its rollout."""
 
-    replicas: int = 0
     updated: int = 0
     """Pods of the current template."""
-    ready: int = 0
-    available: int = 0
     outdated: int = 0
     """Pods of a former template, or on a drained node."""
 
@@ -95,20 +92,20 @@ def deployment_numbers(
     deployment: Deployment, sets: Iterable[KeptSet], pods: PodsByOwner, nodes: Sequence[SeenNode]
 ) -> DeploymentNumbers:
     """Count the pods of a Deployment's ReplicaSets."""
-    template_hash, total = deployment.spec.template.hash, DeploymentNumbers()
+    template_hash, own, updated, outdated = deployment.spec.template.hash, list[SeenPod](), 0, 0
     for one in sets:
-        found, own = set_numbers(one, pods), living(pods, one.wanted.owner)
+        alive, drained = living(pods, one.wanted.owner), left_nodes(one, nodes)
         is_current = one.wanted.template_hash == template_hash
-        drained = left_nodes(one, nodes)
-        leaving = sum(pod.node in drained for pod in own) if is_current else found.replicas
-        total = DeploymentNumbers(
-            total.replicas + found.replicas,
-            total.updated + (found.replicas if is_current else 0),
-            total.ready + found.ready,
-            total.available + found.available,
-            total.outdated + leaving,
-        )
-    return total
+        own += alive
+        updated += len(alive) if is_current else 0
+        outdated += sum(not is_current or pod.node in drained for pod in alive)
+    return DeploymentNumbers(
+        replicas=len(own),
+        ready=sum(pod.ready for pod in own),
+        available=sum(pod.available for pod in own),
+        updated=updated,
+        outdated=outdated,
+    )
 
 
 def daemon_numbers(wanted: DaemonSet, own: Sequence[SeenPod], nodes: Sequence[SeenNode]) -> DaemonNumbers:

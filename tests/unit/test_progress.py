@@ -6,8 +6,8 @@ import pytest
 
 from testbed.lab.pod_watch import PodTimes, Since
 from testbed.pods.pod_state import Phase, PodStatus
-from testbed.workloads.progress import Condition, DeploymentNumbers, Progress, Unplaced, progress_of
-from testbed.workloads.seen import KeptSet
+from testbed.workloads.progress import Condition, DeploymentNumbers, Progress, Unplaced, deployment_numbers, progress_of
+from testbed.workloads.seen import KeptSet, by_owner
 from tests.unit.controllers import Cluster, deployment
 
 WANTED = deployment(4, progressDeadlineSeconds=60)
@@ -29,6 +29,23 @@ def after(*steps: tuple[float, DeploymentNumbers], sets: list[KeptSet] = SETS) -
 
 def condition(progress: Progress, name: str) -> Condition:
     return next(one for one in progress.conditions if one.type == name)
+
+
+def test_pods_are_counted_over_all_replica_sets_and_those_to_be_replaced_are_outdated() -> None:
+    new = deployment(6, image="nginx")
+    cluster = Cluster(deployment(6)).want(new)
+    cluster.round()
+    cluster.pods[0] = replace(cluster.pods[0], available=False)
+
+    def numbers() -> DeploymentNumbers:
+        return deployment_numbers(new, list(cluster.sets.values()), by_owner(cluster.pods), cluster.nodes)
+
+    # Six of the first template, one of them ending, and two new ones.
+    assert numbers() == DeploymentNumbers(replicas=7, updated=2, ready=5, available=4, outdated=5)
+    (node, other) = (pod.node for pod in cluster.pods if pod.template_hash == new.spec.template.hash)
+    assert node != other
+    cluster.change_node(node, leaving=True)
+    assert numbers() == DeploymentNumbers(replicas=7, updated=2, ready=5, available=4, outdated=6)
 
 
 def test_a_deployment_is_available_from_its_minimum_on_and_since_then() -> None:
