@@ -8,7 +8,7 @@ from testbed.cluster.problems import Problem
 from testbed.cluster.validation import Source
 from testbed.policies.policies import Policies
 from testbed.workloads.controller import Outcome, outcome_of
-from testbed.workloads.service_controller import BRIDGE_SETTINGS
+from testbed.workloads.service_controller import check_bridge_filter
 
 
 class PolicyController:
@@ -23,9 +23,7 @@ class PolicyController:
 
     def check(self, applied: Sequence[tuple[Source, NetworkPolicy]]) -> Iterator[Problem]:
         """Check that this kernel can isolate pods of one bridge from each other."""
-        if applied and not BRIDGE_SETTINGS.is_dir():
-            got = "got no /proc/sys/net/bridge; want modprobe br_netfilter on the host"
-            yield applied[0][0].problem(("kind",), f"this kernel has no br_netfilter ({got})")
+        return check_bridge_filter(applied)
 
     def warnings(self, applied: Sequence[tuple[Source, NetworkPolicy]]) -> Iterator[Problem]:
         """Return none: a policy may precede its pods."""

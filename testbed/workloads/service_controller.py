@@ -16,6 +16,13 @@ from testbed.workloads.workloads import Workloads
 BRIDGE_SETTINGS = Path("/proc/sys/net/bridge")
 
 
+def check_bridge_filter(applied: Sequence[tuple[Source, object]]) -> Iterator[Problem]:
+    """Check that the packet filter sees packets between pods of one bridge, which these objects need."""
+    if applied and not BRIDGE_SETTINGS.is_dir():
+        what = f"this kernel has no br_netfilter (got no {BRIDGE_SETTINGS}; want modprobe br_netfilter on the host)"
+        yield applied[0][0].problem(("kind",), what)
+
+
 class ServiceController:
     """The controller of kind Service."""
 
@@ -33,11 +40,7 @@ class ServiceController:
         yield from check_together(applied, self._services.numbered.values())
         yield from check_range(applied, self._services.pod_network)
         yield from check_dual_stack(applied, self._services.dual_stack)
-        if applied and not BRIDGE_SETTINGS.is_dir():
-            what = (
-                "this kernel has no br_netfilter (got no /proc/sys/net/bridge; want modprobe br_netfilter on the host)"
-            )
-            yield applied[0][0].problem(("kind",), what)
+        yield from check_bridge_filter(applied)
 
     def warnings(self, applied: Sequence[tuple[Source, Service]]) -> Iterator[Problem]:
         """Return warnings about selectors that match no pod, including those from templates."""
