@@ -34,8 +34,9 @@ from testbed.lab.namespaces import Namespaces
 from testbed.lab.waiting import wait_for
 from testbed.policies.policies import Policies
 from testbed.policies.preview import after, reach_changes
+from testbed.spelling import listed
 from testbed.workloads.controller import Controller
-from testbed.workloads.deployment_controller import DeploymentController, ReplicaSetController
+from testbed.workloads.deployment_controller import ScaledController
 from testbed.workloads.namespace_controller import NamespaceController
 
 KindAndKey = tuple[str, ObjectKey]
@@ -147,12 +148,14 @@ class ChangeVerbs:
         kind, replicas = request.argument("kind", str, DEPLOYMENT.name), request.argument("replicas", int)
         key = key_of(request.argument("name", str), request.argument("namespace", str) or DEFAULT_NAMESPACE)
         controller = self._controller(kind)
-        if not isinstance(controller, DeploymentController | ReplicaSetController):
-            raise InvalidInput(f"scale: the number of pods of a {kind} is not chosen (want deployment or replicaset)")
+        if not isinstance(controller, ScaledController):
+            raise InvalidInput(
+                f"scale: objects of this kind have no replicas (got {kind}; want Deployment or ReplicaSet)"
+            )
         try:
             before = controller.scale(key, replicas)
         except KeyError as failure:
-            there = ", ".join(map(str, controller.wanted())) or "none"
+            there = listed(map(str, controller.scalable()), str(key))
             raise TestbedError(f"no {kind.lower()} named {key} (there are: {there})") from failure
         lines: list[ChangedObject] = [{"kind": kind, "name": str(key), "outcome": "scaled"}]
         wait_s = request.argument("wait_s", float)

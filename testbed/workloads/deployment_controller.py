@@ -27,7 +27,7 @@ class ScaledController(OwnerController[ScaledT], Generic[ScaledT]):
     def scale(self, key: ObjectKey, replicas: int) -> int:
         """Set this number of pods; return the previous number. Raises KeyError."""
         with self._workloads.deciding:
-            before = self._all()[key]
+            before = self.scalable()[key]
             self._workloads.want(before.scaled(replicas))
         was = before.spec.replicas
         word = "up" if replicas > was else "down"
@@ -42,7 +42,7 @@ class ScaledController(OwnerController[ScaledT], Generic[ScaledT]):
             return wanted
         return wanted.scaled(before.spec.replicas)
 
-    def _all(self) -> Mapping[ObjectKey, ScaledT]:
+    def scalable(self) -> Mapping[ObjectKey, ScaledT]:
         """Return everything that can be scaled."""
         return self.wanted()
 
@@ -94,5 +94,6 @@ class ReplicaSetController(ScaledController[ReplicaSet]):
             return f"{numbers.available} of {one.replicas} pods are ready, {there}"
         return ""
 
-    def _all(self) -> Mapping[ObjectKey, ReplicaSet]:
+    def scalable(self) -> Mapping[ObjectKey, ReplicaSet]:
+        """Return them all; a Deployment gives its own the number back that it wants."""
         return {key: one.wanted for key, one in self._workloads.sets.items()}

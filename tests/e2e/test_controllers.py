@@ -112,6 +112,8 @@ def test_every_pod_has_an_owner_up_to_its_deployment_and_goes_with_it(lab: Lab) 
         assert (reference["kind"], reference["uid"]) == (owner["kind"], owner["metadata"]["uid"])
     before = {pod["metadata"]["name"] for pod in pods_of(lab, "owned")}
     name = kept["metadata"]["name"]
+    missing = lab.testbed("scale", "rs/owned-not", "--replicas", "1").err
+    assert missing == f"error: no replicaset named owned-not (there are: {name})\n"
     lab.must("delete", "rs", name)
     wait_until(lambda: status_of(lab, "replicasets", name)["readyReplicas"] == 2, timeout_s=15, what="made again")
     (again,) = lab.json("get", "rs", "-l", "app=owned")["items"]
