@@ -37,7 +37,7 @@ class SeenNode:
     leaving: bool = False
     """Whether pods that can run elsewhere should move: it is drained or about to be deleted."""
     cordoned: bool = False
-    """Whether new pods stay away, and those that are there stay."""
+    """Whether it accepts no new pods, and keeps its existing ones."""
     labels: Mapping[str, str] = field(default_factory=dict)
     """Those of the cluster file; every node also has labels of its own."""
 

@@ -251,10 +251,10 @@ class LabNode:
             self._make_bridge()
         return None
 
-    def _why_silent(self, lacking: str) -> str:
+    def _why_silent(self, missing: str) -> str:
         if self.agent.restarts or self.agent.state != "running":
             return f"agent exited with {self.agent.exit_code}: {last_line(self.log)}"
-        return f"agent {self.agent.state}, {lacking}"
+        return f"agent {self.agent.state}, {missing}"
 
     def _make_bridge(self) -> None:
         command = [*enter_machine(self.pid), *OURS, "bridge", f"--bridge={BRIDGE}", f"--subnet-file=/run/{SUBNET_FILE}"]

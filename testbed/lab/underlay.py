@@ -103,7 +103,7 @@ class VethInterface(Intf):
         self.node.kernel.ensure_addresses(self.name, [address], f"the underlay address of {self.node.name}")
 
     def know_address(self, address: IPv4Interface) -> None:
-        """Tell Mininet the interface's address."""
+        """Set the interface's address in Mininet."""
         self.ip, self.prefixLen = str(address.ip), address.network.prefixlen
 
     def setMAC(self, macstr: str) -> None:

@@ -94,24 +94,24 @@ def main() -> None:
     # Not SIG_IGN: the lab's programs would inherit it and ignore Ctrl-C.
     signal.signal(signal.SIGINT, lambda *_: None)
 
-    def tell(message: dict[str, object]) -> None:
+    def report(message: dict[str, object]) -> None:
         try:
             os.write(progress_fd, json.dumps(message).encode() + b"\n")
         except BrokenPipeError:
             log.info("`up` has ended")
 
     try:
-        run(rundir, tell)
+        run(rundir, report)
     except Exception as failure:
         log.exception("the lab could not be started")
-        tell({"failed": f"{type(failure).__name__}: {failure}"})
+        report({"failed": f"{type(failure).__name__}: {failure}"})
         # Stay for inspection, unless `up` closes the lifeline.
     os.close(progress_fd)
     while True:
         time.sleep(3600)
 
 
-def run(rundir: Path, tell: Callable[[dict[str, object]], None]) -> None:
+def run(rundir: Path, report: Callable[[dict[str, object]], None]) -> None:
     """Build the lab, reporting each phase."""
     started = time.monotonic()
     options = read_options(rundir)
@@ -134,21 +134,21 @@ def run(rundir: Path, tell: Callable[[dict[str, object]], None]) -> None:
     lab = Lab(cluster, rundir, options, groups)
     if any(spec.has_limits for spec in cluster.pod_specs) and (complaint := groups.complain_once()):
         log.warning("%s", complaint)
-        tell({"warning": complaint})
+        report({"warning": complaint})
     ControlServer(rundir / CONTROL_SOCKET, verbs_of(lab), options.owner_uid).start()
 
     def progress(phase: str, state: str, detail: str) -> None:
         elapsed = round(time.monotonic() - started, 2)
         log.info("%s %s %s", phase, state, detail)
-        tell({"phase": phase, "state": state, "detail": detail, "seconds": elapsed})
+        report({"phase": phase, "state": state, "detail": detail, "seconds": elapsed})
 
     try:
         LabStart(lab, progress).run()
     except LabNotReady as failure:
         log.error("%s", failure)
-        tell({"failed": str(failure)})
+        report({"failed": str(failure)})
     else:
-        tell({"ready": round(time.monotonic() - started, 2)})
+        report({"ready": round(time.monotonic() - started, 2)})
 
 
 if __name__ == "__main__":

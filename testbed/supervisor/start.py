@@ -210,10 +210,10 @@ class UnreadyPods:
         return [f"{status.name}: {status.why_not_ready}" for _, status in statuses if not status.ready]
 
 
-def group_by_reason(lacking: Iterable[str]) -> str:
+def group_by_reason(reasons: Iterable[str]) -> str:
     """Join lines with the same reason, such as `node1: no answer yet`: `node1, node2, node3 and 9 more: …`."""
     by_reason: dict[str, list[str]] = {}
-    for line in lacking:
+    for line in reasons:
         name, colon, reason = line.partition(": ")
         by_reason.setdefault(reason if colon else line, []).append(name if colon else "")
     return "; ".join(_together(names, reason) for reason, names in by_reason.items())

@@ -234,7 +234,7 @@ class ChangeVerbs:
         return True
 
     def _wait_for_all(self, request: Request, lines: Sequence[ChangedObject], limit_s: float) -> None:
-        def lacking() -> str:
+        def missing() -> str:
             if request.client_left(LOOK_S):
                 return ""
             found = [
@@ -244,7 +244,7 @@ class ChangeVerbs:
             ]
             return "\n".join(found)
 
-        left = wait_for(lacking, limit_s)
+        left = wait_for(missing, limit_s)
         if left:
             raise TestbedError(f"not ready after {limit_s:g} s:\n{left}")
 

@@ -52,10 +52,10 @@ class Targets:
     def forward(self, request: Request) -> EndedAnswer:
         """Relay the connections of the client's listening socket, its first stream, until the client leaves."""
         kind, name, port = (request.argument(key, str) for key in ("kind", "name", "port"))
-        way = self.find(kind, name, port or "", request.argument("namespace", str) or DEFAULT_NAMESPACE)
-        request.progress(ForwardTarget(to=way.shown))
-        targets = [f"{address}:{way.port}" for address in way.addresses]
-        enter = ["nsenter", "--target", str(way.pid), "--net", "--"]
+        path = self.find(kind, name, port or "", request.argument("namespace", str) or DEFAULT_NAMESPACE)
+        request.progress(ForwardTarget(to=path.shown))
+        targets = [f"{address}:{path.port}" for address in path.addresses]
+        enter = ["nsenter", "--target", str(path.pid), "--net", "--"]
         relay = [*enter, sys.executable, "-I", "-S", str(RELAY), *targets]
         return run_for_client(request, relay, {"PATH": os.environ.get("PATH", os.defpath)})
 

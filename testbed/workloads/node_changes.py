@@ -1,4 +1,4 @@
-"""Adds, drains and deletes nodes of a running lab."""
+"""Adds, drains, cordons and deletes nodes of a running lab."""
 
 import time
 from collections.abc import Iterator
@@ -139,12 +139,12 @@ class NodeChanges:
         changed_at_s = time.time()
         node.change_agent(agent)
 
-        def lacking() -> str:
+        def missing() -> str:
             # What the former agent left makes another one look ready before it has begun.
             begins = not node.has_written_since(changed_at_s) and node.agent.running_for_s < BEGINS_WITHIN_S
             return node.why_not_ready() or ("its new agent has only just started" if begins else "")
 
-        why = wait_for(lacking, limit_s)
+        why = wait_for(missing, limit_s)
         if why:
             raise NodeFailed(f"{name}: not ready after {limit_s:g} s with its new agent: {why}")
         self._await_peers()
@@ -172,9 +172,9 @@ class NodeChanges:
         return [pod.name for pod, owner in stay if owner is None or owner.kind != DAEMON_SET.name]
 
     def cordon(self, name: str) -> None:
-        """Let no new pods come; those that are there stay."""
+        """Accept no new pods; existing ones stay."""
         self._workloads.cordoned.add(name)
-        self._state.events.note("Normal", f"node/{name}", "Cordoned", "takes no new pods")
+        self._state.events.note("Normal", f"node/{name}", "Cordoned", "accepts no new pods; existing ones stay")
 
     def uncordon(self, name: str) -> None:
         """Accept new pods again."""

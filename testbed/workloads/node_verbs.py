@@ -1,4 +1,4 @@
-"""A running lab's implementation of `node add|drain|uncordon|delete`."""
+"""A running lab's implementation of `node add|drain|uncordon|delete`, and of kubectl's `cordon`."""
 
 import threading
 from collections.abc import Callable, Sequence
@@ -32,7 +32,7 @@ class NodeVerbs:
         return (Verb(NODE, self.node),)
 
     def node(self, request: Request) -> NodeAnswer:
-        """Add, drain, uncordon or delete a node; return when it is done."""
+        """Make one change of a node, or report the agents; return when it is done."""
         action, name = request.argument("action", str), request.argument("name", str)
         if action not in ACTIONS or not name:
             raise InvalidInput("node: invalid request (want add, cordon, drain, uncordon or delete, and a name)")

@@ -92,7 +92,7 @@ class Workloads:
         self.leaving: set[str] = set()
         """Nodes that are drained or about to be deleted."""
         self.cordoned: set[str] = set()
-        """Nodes that take no new pods and keep those that they have."""
+        """Nodes that accept no new pods and keep their existing ones."""
         self.closed: set[str] = set()
         """Nodes that are being added or removed: they accept no pod."""
         self.deciding = threading.RLock()
