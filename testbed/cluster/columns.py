@@ -22,9 +22,9 @@ def joined(parts: Iterable[str | None]) -> str | None:
     return ", ".join(part for part in parts if part) or None
 
 
-def agent_state(state: str, drained: bool) -> str:
+def agent_state(state: str, drained: bool, cordoned: bool = False) -> str:
     """Return an agent's state and the administrative state of its node."""
-    return f"{state}, drained" if drained else state
+    return f"{state}, cordoned" if cordoned else f"{state}, drained" if drained else state
 
 
 def at(*path: str) -> Callable[[Object], object]:
@@ -45,7 +45,8 @@ NAMESPACE = Column("namespace", at("metadata", "namespace"))
 
 
 def _node_agent(item: Object) -> str:
-    return agent_state(item["testbed"]["agent"]["state"], item["spec"].get("unschedulable", False))
+    own = item["testbed"]
+    return agent_state(own["agent"]["state"], item["spec"].get("unschedulable", False), own.get("cordoned", False))
 
 
 def _node_address(item: Object) -> str | None:

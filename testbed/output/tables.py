@@ -137,7 +137,7 @@ def status(answer: "StatusAnswer") -> None:
                 node["name"],
                 joined([node["address"], node.get("ipv6_address")]),
                 joined([node["subnet"], node.get("ipv6_subnet")]),
-                agent_state(node["agent"]["state"], node["drained"]),
+                agent_state(node["agent"]["state"], node["drained"], node.get("cordoned", False)),
                 f"{node['peers']['known']}/{node['peers']['expected']}",
                 node["agent"]["restarts"],
             )

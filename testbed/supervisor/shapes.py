@@ -206,6 +206,8 @@ def node_shape(
         "peers": line["peers"],
         "warnings": line["warnings"],
     }
+    if line.get("cordoned"):
+        own["cordoned"] = True
     return {**shape, "testbed": own}
 
 

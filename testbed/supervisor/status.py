@@ -85,6 +85,8 @@ def node_status(lab: Lab, node: LabNode, state: AgentState | None) -> NodeStatus
         "peers": {"known": _peers_known(lab, node, state), "expected": expected},
         "warnings": warnings_of(state),
     }
+    if node.name in lab.workloads.cordoned - lab.workloads.leaving:
+        line["cordoned"] = True
     if node.ipv6_address:
         line["ipv6_address"], line["ipv6_subnet"] = str(node.ipv6_address), _ipv6_subnet(node)
     return line

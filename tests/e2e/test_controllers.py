@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 
 from testbed.cluster.deployment import REVISION
+from testbed.control.client import ask, find_lab
+from testbed.control.questions import NODE
 from testbed.lab.clock import now
 from testbed.pytest_plugin import NewLab
 from tests.e2e.lab import Lab
@@ -220,6 +222,22 @@ def test_a_daemon_set_follows_nodes_that_come_are_drained_and_go(lab: Lab) -> No
     assert (status["desiredNumberScheduled"], status["numberReady"], status["numberMisscheduled"]) == (3, 3, 0)
     lab.must("delete", "ds", "each")
     assert pods_of(lab, "each") == []
+
+
+def test_a_cordoned_node_keeps_its_pods_and_is_not_called_drained(lab: Lab) -> None:
+    before = lab.pod("client")["node"]
+    ask(find_lab(lab.name), NODE, action="cordon", name=before)
+    try:
+        assert "ready, cordoned" in lab.must("get", "nodes", before)
+        assert "ready, cordoned" in lab.must("status")
+        assert "Cordoned" in reasons(lab, f"node/{before}")
+        assert apply(lab, deployment("elsewhere", 4)).code == 0
+        assert before not in nodes_of(lab, "elsewhere")
+        assert lab.pod("client")["ready"]
+    finally:
+        lab.must("node", "uncordon", before)
+    assert lab.node(before)["drained"] is False
+    lab.must("delete", "deployment", "elsewhere")
 
 
 def test_a_daemon_sets_new_template_goes_from_node_to_node_or_waits_for_a_delete(lab: Lab) -> None:

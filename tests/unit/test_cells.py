@@ -23,3 +23,7 @@ def test_a_warning_of_several_nodes_is_one_line_with_their_names() -> None:
 def test_a_drained_node_says_so_beside_its_agents_state() -> None:
     assert agent_state("ready", drained=False) == "ready"
     assert agent_state("ready", drained=True) == "ready, drained"
+
+
+def test_a_cordoned_node_is_not_called_drained() -> None:
+    assert agent_state("ready", drained=True, cordoned=True) == "ready, cordoned"

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from testbed.cluster.columns import NODE_COLUMNS
 from testbed.cluster.config_objects import ConfigMap, Secret
 from testbed.cluster.daemon_set import DaemonSet
 from testbed.cluster.deployment import Deployment
@@ -220,6 +221,7 @@ NODES = {
         {},
         HOST,
     ),
+    "cordoned": node_shape(LAB, {**NODE, "drained": True, "cordoned": True}, AT, {}, HOST),
     "dual stack": node_shape(LAB, {**NODE, "ipv6_address": "fd00:8::1", "ipv6_subnet": "fd00:a::/64"}, AT, {}, HOST),
 }
 SETTINGS = ConfigMap.model_validate(
@@ -304,6 +306,9 @@ def test_a_client_waits_for_the_condition_ready() -> None:
     (network, node) = deserialized(NODES["drained, without a subnet"], "Node").status.conditions
     assert (network.type, network.status, node.type, node.status) == ("NetworkUnavailable", "True", "Ready", "False")
     assert deserialized(NODES["drained, without a subnet"], "Node").spec.unschedulable
+    assert deserialized(NODES["cordoned"], "Node").spec.unschedulable
+    shown = [NODE_COLUMNS[3].cell(NODES[name]) for name in ("ready", "drained, without a subnet", "cordoned")]
+    assert shown == ["ready", "fenced, drained", "ready, cordoned"]
 
 
 def test_a_pod_that_ends_has_a_time_of_its_deletion_and_one_of_a_deployment_its_owner() -> None:

@@ -36,6 +36,8 @@ class NodeStatus(TypedDict):
     """Null without a lease."""
     drained: bool
     """Whether it accepts no new pods (`node drain`)."""
+    cordoned: NotRequired[bool]
+    """True after kubectl's `cordon` alone: its pods stay."""
     backend: str
     device: str | None
     """Of the overlay; null if there is none."""

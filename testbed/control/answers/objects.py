@@ -30,6 +30,7 @@ class NodeOwnFacts(TypedDict):
     agent: AgentStatus
     peers: PeerCount
     warnings: list[str]
+    cordoned: NotRequired[bool]
 
 
 class DeploymentFacts(TypedDict):
