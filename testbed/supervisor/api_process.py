@@ -74,24 +74,24 @@ class ApiProcess:
         files = Authority(self._lab).issue(directory, str(directory), NAME, [LOOPBACK])
         token = secrets.token_hex(TOKEN_BYTES)
         replace_plain(directory / "token", token.encode())
-        ready, tell = os.pipe()
-        try:
-            with open(self._rundir / "logs" / "api.log", "ab", opener=plain) as log:
+        reading, writing = os.pipe()
+        with os.fdopen(reading, "rb", buffering=0) as ready:
+            with (
+                os.fdopen(writing, "wb") as server_end,
+                open(self._rundir / "logs" / "api.log", "ab", opener=plain) as log,
+            ):
                 self._process = subprocess.Popen(
-                    [sys.executable, "-m", "testbed.api", str(self._rundir), str(directory), str(tell)],
+                    [sys.executable, "-m", "testbed.api", str(self._rundir), str(directory), str(server_end.fileno())],
                     stdin=listener,
                     stdout=log,
                     stderr=log,
-                    pass_fds=(tell,),
+                    pass_fds=(server_end.fileno(),),
                     start_new_session=True,
                 )
-            os.close(tell)
-            if not select.select([ready], [], [], START_LIMIT_S)[0] or not os.read(ready, 1):
+            if not select.select([ready], [], [], START_LIMIT_S)[0] or not ready.read(1):
                 self._process.kill()
                 self._process.wait()
                 raise TestbedError("the API server did not start (see logs/api.log of the lab)")
-        finally:
-            os.close(ready)
         self._write_kubeconfig(directory, Path(files.ca).read_bytes(), token)
 
     def _write_kubeconfig(self, directory: Path, authority: bytes, token: str) -> None:
