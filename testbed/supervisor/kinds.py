@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from testbed.cluster import kinds
+from testbed.cluster.environment import ConfigKind
 from testbed.cluster.kinds import Kind
 from testbed.control.answers.lab import Description
 from testbed.lab.events import Events
@@ -45,6 +46,14 @@ def _owner(kind: Kind, show: Callable[[str, Workloads, Events], Description]) ->
     )
 
 
+def _config(kind: ConfigKind) -> Described:
+    """Return how to find and show a ConfigMap or Secret."""
+    return Described(
+        names=lambda lab: list(map(str, lab.state.configs.of_kind(kind))),
+        show=lambda lab, name: show.describe_config(name, kind, lab.state.configs),
+    )
+
+
 SERVICE = Described(
     names=lambda lab: list(map(str, lab.services.numbered)),
     show=lambda lab, name: show_services.describe_service(
@@ -77,17 +86,11 @@ IN_LAB: Mapping[Kind, KindInLab] = {
     kinds.SERVICE: KindInLab(get=objects.services, describe=SERVICE),
     kinds.CONFIG_MAP: KindInLab(
         get=objects.config_maps,
-        describe=Described(
-            names=lambda lab: list(map(str, lab.config_map_controller.wanted())),
-            show=lambda lab, name: lab.config_map_controller.describe(name),
-        ),
+        describe=_config("ConfigMap"),
     ),
     kinds.SECRET: KindInLab(
         get=objects.secrets,
-        describe=Described(
-            names=lambda lab: list(map(str, lab.secret_controller.wanted())),
-            show=lambda lab, name: lab.secret_controller.describe(name),
-        ),
+        describe=_config("Secret"),
     ),
     kinds.NAMESPACE: KindInLab(
         get=objects.namespaces,

@@ -4,10 +4,9 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from testbed.cluster.config_objects import ConfigObject
 from testbed.cluster.environment import ConfigKind
-from testbed.cluster.object_key import ObjectKey, key_of
+from testbed.cluster.object_key import ObjectKey
 from testbed.cluster.problems import Problem
 from testbed.cluster.validation import Source
-from testbed.control.answers.lab import Description
 from testbed.lab.configs import Configs
 from testbed.workloads.controller import Outcome, outcome_of
 
@@ -54,30 +53,6 @@ class ConfigController:
     def why_not_ready(self, key: ObjectKey) -> str:
         """Return "": it exists at once."""
         return ""
-
-    def describe(self, name: str) -> Description:
-        """Return everything about one object, as headings and values; a Secret's values are left out.
-
-        Raises KeyError.
-        """
-        found = self.wanted()[key_of(name)]
-        secret = found.kind == "Secret"
-        return {
-            "Name": name,
-            "Labels": found.metadata.labels or None,
-            **({"Type": found.type} if found.kind == "Secret" else {}),
-            "Immutable": found.immutable,
-            "Data": {
-                key: f"{len(value)} bytes" if secret or key not in found.variables else _shown(value.decode())
-                for key, value in found.content.items()
-            },
-            "Look inside": [f"get {self._kind.lower()} {name} -o yaml"],
-        }
-
-
-def _shown(text: str) -> str | list[str]:
-    lines = text.splitlines()
-    return lines if len(lines) > 1 else text
 
 
 def _same_content(before: ConfigObject, wanted: ConfigObject) -> bool:
