@@ -101,45 +101,45 @@ def _reference(lab: Lab, owner: Owner | None) -> OwnerReference | None:
 
 def deployments(lab: Lab) -> list[Shape]:
     """Return every Deployment (`get deployments`)."""
-    identity, room, seen = identity_of(lab), lab.workloads, lab.workloads.seen()
+    identity, workloads, seen = identity_of(lab), lab.workloads, lab.workloads.seen()
     return [
         deployment_shape(
             identity,
             wanted,
-            room.created_at_of(wanted.owner) or lab.state.since,
-            room.progress(wanted, seen),
-            room.sets_of(key),
+            workloads.created_at_of(wanted.owner) or lab.state.since,
+            workloads.progress(wanted, seen),
+            workloads.sets_of(key),
         )
-        for key, wanted in list(room.deployments.items())
+        for key, wanted in list(workloads.deployments.items())
     ]
 
 
 def replica_sets(lab: Lab) -> list[Shape]:
     """Return every ReplicaSet, those of a Deployment newest first (`get replicasets`)."""
-    identity, room, seen = identity_of(lab), lab.workloads, lab.workloads.seen()
+    identity, workloads, seen = identity_of(lab), lab.workloads, lab.workloads.seen()
     return [
         replica_set_shape(
             identity,
             one,
             set_numbers(one, seen.pods),
             _reference(lab, one.owner),
-            [replica_failure(room.unplaced[one.wanted.owner])] if one.wanted.owner in room.unplaced else [],
+            [replica_failure(workloads.unplaced[one.wanted.owner])] if one.wanted.owner in workloads.unplaced else [],
         )
-        for one in sorted(room.sets.values(), key=lambda one: (str(one.deployment or one.key), -one.revision))
+        for one in sorted(workloads.sets.values(), key=lambda one: (str(one.deployment or one.key), -one.revision))
     ]
 
 
 def daemon_sets(lab: Lab) -> list[Shape]:
     """Return every DaemonSet (`get daemonsets`)."""
-    identity, room, seen = identity_of(lab), lab.workloads, lab.workloads.seen()
+    identity, workloads, seen = identity_of(lab), lab.workloads, lab.workloads.seen()
     return [
         daemon_set_shape(
             identity,
             wanted,
-            room.created_at_of(wanted.owner) or lab.state.since,
+            workloads.created_at_of(wanted.owner) or lab.state.since,
             daemon_numbers(wanted, seen.pods.get(wanted.owner, ()), seen.nodes),
         )
-        for wanted in list(room.daemon_sets.values())
+        for wanted in list(workloads.daemon_sets.values())
     ]
 
 
@@ -194,9 +194,9 @@ def endpoints(lab: Lab) -> list[Shape]:
     ]
 
 
-def _created(lab: Lab, room: Services | Policies, key: ObjectKey) -> str:
+def _created(lab: Lab, kept: Services | Policies, key: ObjectKey) -> str:
     # It is read without a lock: objects just added or removed may have no time.
-    return room.created_at.get(key, lab.state.since)
+    return kept.created_at.get(key, lab.state.since)
 
 
 def events(lab: Lab) -> list[Shape]:
