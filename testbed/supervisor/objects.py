@@ -123,7 +123,7 @@ def replica_sets(lab: Lab) -> list[Shape]:
             one,
             set_numbers(one, seen.pods),
             _reference(lab, one.owner),
-            [replica_failure(workloads.unplaced[one.wanted.owner])] if one.wanted.owner in workloads.unplaced else [],
+            [replica_failure(why)] if (why := workloads.unplaced.get(one.wanted.owner)) else [],
         )
         for one in sorted(workloads.sets.values(), key=lambda one: (str(one.deployment or one.key), -one.revision))
     ]
