@@ -1,5 +1,4 @@
-"""The lab's end of the control socket: access control, one thread per request, nothing left behind by a client that
-leaves.
+"""The lab's end of the control socket: access control, one thread per request, nothing left behind by any client.
 
     connect ─> uid known? ─> waiting room (one thread for all) ── whole request ──> a thread that answers
                                  too late, too long, half, too many waiting: an error, and closed

@@ -1,9 +1,9 @@
-"""A machine's namespaces, and the process through which they are entered. nsenter, captures, Mininet's shells and
-pasted commands name a process of the machine.
+"""A machine's namespaces, and the process through which they are entered.
 
-That process does nothing, and nothing depends on it: descriptors of the lab's supervisor keep the namespaces. If
-killed, it is replaced within milliseconds by one with the same id in the same namespaces, so that no user of the id
-needs an update. Its name must not be one that `mn -c` looks for (mininet/clean.py): `mininet:NAME`, like Mininet's own.
+nsenter, captures, Mininet's shells and pasted commands name a process of the machine. That process does nothing, and
+nothing depends on it: descriptors of the lab's supervisor keep the namespaces. If killed, it is replaced within
+milliseconds by one with the same id in the same namespaces, so that no user of the id needs an update. Its name must
+not be one that `mn -c` looks for (mininet/clean.py): `mininet:NAME`, like Mininet's own.
 """
 
 import os
