@@ -25,7 +25,7 @@ from agent.kernel.forward_rules import ForwardRules
 from agent.kernel.journal import Journal, open_journal
 from agent.kernel.kernel import Kernel
 from agent.kernel.values import Family, IPNetwork
-from agent.node.other_agents import FLANNELD, running_agents
+from agent.node.other_agents import running_flannelds
 from agent.node.setup import bridge_claim
 from agent.node.subnet_env import first_address, read_env, read_previous_subnet, read_values
 from agent.options.options import Options
@@ -55,7 +55,7 @@ class _Announcer:
         print(f"removed: {what}", flush=True)
 
     def end(self) -> None:
-        """Report that nothing was removed."""
+        """Print it if nothing was removed."""
         if not self.removed:
             print("nothing to remove")
 
@@ -107,10 +107,9 @@ def _remove_rules(announcer: _Announcer) -> None:
 def _remove_rules_of_flanneld(announcer: _Announcer) -> None:
     with contextlib.suppress(EnvironmentMissing):
         leftovers = find_leftovers()
-        running = [str(other.pid) for other in running_agents() if other.program == FLANNELD]
-        if leftovers and running:
+        if leftovers and (running := running_flannelds()):
             kept = ", ".join(leftover.text for leftover in leftovers)
-            print(f"kept: {kept}, of the flanneld that runs here (process {', '.join(running)})")
+            print(f"kept: {kept}, of the flanneld that runs here (process {', '.join(map(str, running))})")
         else:
             remove_leftovers(leftovers, announcer)
 

@@ -1,5 +1,6 @@
 """Other agents on this machine, ours or flannel's; in one network namespace they share devices, routes and rules."""
 
+import contextlib
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -7,6 +8,7 @@ from pathlib import Path
 
 from agent.options.command_line import read_flags
 from agent.options.options import FLAG_BY_NAME, Options
+from agent.options.parsers import prefix
 
 FLANNELD, OURS = "flanneld", "overlay-agent"
 
@@ -40,11 +42,18 @@ def read_agent(argv: Sequence[str], environ: Mapping[str, str]) -> RunningAgent 
     reading = read_flags(flags, environ)
     if reading.command != "run":
         return None
-    prefix, subnet_file = (
+    etcd_prefix, subnet_file = (
         reading.given[name].texts[-1] if name in reading.given else FLAG_BY_NAME[name].default
         for name in ("etcd-prefix", "subnet-file")
     )
-    return RunningAgent(program, "/" + prefix.strip("/"), Path(subnet_file))
+    with contextlib.suppress(ValueError):  # flanneld accepts some that we refuse
+        etcd_prefix = prefix(etcd_prefix)
+    return RunningAgent(program, etcd_prefix, Path(subnet_file))
+
+
+def running_flannelds() -> list[int]:
+    """Return the process ids of the flannelds in the caller's network namespace."""
+    return [other.pid for other in running_agents() if other.program == FLANNELD]
 
 
 def running_agents() -> Iterator[RunningAgent]:

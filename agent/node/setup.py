@@ -23,7 +23,7 @@ from agent.kernel.values import IPNetwork
 from agent.lease import Lease
 from agent.netconfig.config import NetworkConfig
 from agent.node.health import Readiness
-from agent.node.other_agents import FLANNELD, running_agents
+from agent.node.other_agents import running_flannelds
 from agent.node.subnet_env import (
     SubnetEnv,
     first_address,
@@ -168,11 +168,9 @@ class NodeSetup:
         if not leftovers:
             return
         found = ", ".join(leftover.text for leftover in leftovers)
-        running = [str(other.pid) for other in running_agents() if other.program == FLANNELD]
-        if running:
-            log.warning(
-                "rules: a flanneld runs here too (process %s), so its rules stay: %s", ", ".join(running), found
-            )
+        if running := running_flannelds():
+            processes = ", ".join(map(str, running))
+            log.warning("rules: a flanneld runs here too (process %s), so its rules stay: %s", processes, found)
             return
         remove_leftovers(leftovers, self._kernel.journal)
         log.info("rules: removed what a flanneld left: %s", found)

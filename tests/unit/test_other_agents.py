@@ -15,7 +15,9 @@ USUAL = ("/coreos.com/network", Path("/run/flannel/subnet.env"))
     ("argv", "environ", "found"),
     [
         (["/opt/bin/flanneld"], {}, RunningAgent("flanneld", *USUAL)),
-        (["flanneld", "-iface=eth0", "-etcd-prefix", "a/"], {}, RunningAgent("flanneld", "/a", USUAL[1])),
+        (["flanneld", "-iface=eth0", "-etcd-prefix", "a/"], {}, RunningAgent("flanneld", "a", USUAL[1])),
+        (["flanneld", "--etcd-prefix=//coreos.com//network/"], {}, RunningAgent("flanneld", *USUAL)),
+        (["flanneld", "--etcd-prefix=/"], {}, RunningAgent("flanneld", "/", USUAL[1])),
         (["flanneld", "--kube-subnet-mgr", "--ip-masq"], {}, RunningAgent("flanneld", *USUAL)),
         (["flanneld"], {"FLANNELD_SUBNET_FILE": "/run/a"}, RunningAgent("flanneld", USUAL[0], Path("/run/a"))),
         (["/usr/bin/python3", "-m", "agent", "--v=1"], {}, RunningAgent("overlay-agent", *USUAL)),
@@ -44,3 +46,11 @@ def test_an_agent_is_known_by_its_command_line(
 )
 def test_agents_of_two_networks_with_files_of_their_own_run_side_by_side(flags: list[str], *, meets: bool) -> None:
     assert RunningAgent("flanneld", *USUAL).meets(parse_options(flags, {})) is meets
+
+
+@pytest.mark.parametrize("prefix", ["a", "a/", "/a", "/a//b/"])
+def test_agents_with_one_prefix_meet_however_it_is_written(prefix: str) -> None:
+    flags = [f"--etcd-prefix={prefix}"]
+    other = read_agent(["flanneld", *flags, "--subnet-file=/run/other"], {})
+    assert other is not None
+    assert other.meets(parse_options(flags, {}))
