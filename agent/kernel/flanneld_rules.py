@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from agent.kernel.firewall import FAMILY_WORDS
-from agent.kernel.forward_chains import legacy_program
-from agent.kernel.iptables import find_program, legacy_tables, nft_program, run_iptables
+from agent.kernel.forward_chains import legacy_program, read_rules
+from agent.kernel.iptables import comment_of, find_program, legacy_tables, nft_program, run_iptables
 from agent.kernel.journal import Journal
 from agent.kernel.nftables import FirewallError, list_objects, run_nft
 
@@ -82,7 +82,8 @@ def _in_nftables(family: str, table: str) -> list[Leftover]:
     objects = list_objects("table", family, table) or []
     found = nftables_leftovers(objects, name)
     program = nft_program(family)
-    if program is None or not _has_unreadable_comment(objects, caller):
+    rules = read_rules(item for item in objects if item.get("rule", {}).get("chain") == caller)
+    if program is None or not any(rule.unreadable_comment for rule in rules):
         return found
     try:
         listing = run_iptables(program, "-t", table, "-S", caller)
@@ -104,9 +105,10 @@ def nftables_leftovers(objects: Sequence[Mapping[str, Any]], name: str) -> list[
         return []
     table = f"{chain['family']} {chain['table']}"
     calls = [
-        f"delete rule {table} {rule['chain']} handle {rule['handle']}"
-        for rule in (item["rule"] for item in objects if "rule" in item)
-        if any(name in (_target(statement, "jump"), _target(statement, "goto")) for statement in rule.get("expr", ()))
+        f"delete rule {table} {item['rule']['chain']} handle {rule.handle}"
+        for item in objects
+        for rule in read_rules([item])
+        if rule.target == name
     ]
     lines = (*calls, f"flush chain {table} {name}", f"delete chain {table} {name}")
     return [Leftover(f"chain {name} of table {table}", "".join(f"{line}\n" for line in lines))]
@@ -127,22 +129,5 @@ def iptables_leftovers(program: str, table: str, listing: str) -> list[Leftover]
     return [Leftover(f"{what} of {program.rpartition('/')[2]}'s table {table}", commands=tuple(commands))]
 
 
-def _has_unreadable_comment(objects: Iterable[Mapping[str, Any]], chain: str) -> bool:
-    rules = (item["rule"] for item in objects if "rule" in item)
-    return any(
-        statement.get("xt", {}).get("name") == "comment"
-        for rule in rules
-        if rule["chain"] == chain
-        for statement in rule.get("expr", ())
-        if isinstance(statement.get("xt", {}), Mapping)
-    )
-
-
-def _target(statement: Mapping[str, Any], kind: str) -> str | None:
-    value = statement.get(kind)
-    return value.get("target") if isinstance(value, Mapping) else None
-
-
 def _is_flannelds(words: Sequence[str], name: str) -> bool:
-    comment = words[words.index("--comment") + 1] if "--comment" in words else ""
-    return name in words[2:] or COMMENT.fullmatch(comment) is not None
+    return name in words[2:] or COMMENT.fullmatch(comment_of(words)) is not None

@@ -29,7 +29,7 @@ from agent.kernel.forward_chains import (
     shared_chain,
     warning,
 )
-from agent.kernel.iptables import find_program, legacy_tables, nft_program, run_iptables
+from agent.kernel.iptables import comment_of, find_program, legacy_tables, nft_program, run_iptables
 from agent.kernel.journal import Journal
 from agent.kernel.nftables import FirewallError, generation_if_known, list_objects, run_nft
 from agent.kernel.values import Family, IPNetwork
@@ -98,7 +98,7 @@ class ForwardRules:
             return
         for line in run_iptables(program, "-S", SHARED_CHAIN).splitlines():
             words = shlex.split(line)
-            comment = words[words.index("--comment") + 1] if "--comment" in words else ""
+            comment = comment_of(words)
             if (
                 words[0] == "-A"
                 and comment.startswith(COMMENT_PREFIX)

@@ -2,6 +2,7 @@
 
 import shutil
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 
 from agent.kernel.nftables import FirewallError
@@ -38,3 +39,8 @@ def run_iptables(*command: str) -> str:
         reason = next((line for line in done.stderr.splitlines() if line.strip()), f"exit code {done.returncode}")
         raise FirewallError(f"{' '.join(command)}: {reason}")
     return done.stdout
+
+
+def comment_of(words: Sequence[str]) -> str:
+    """Return the comment of a rule in the output of `iptables -S`, split into words; empty without one. Pure."""
+    return words[words.index("--comment") + 1] if "--comment" in words else ""
