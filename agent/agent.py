@@ -345,7 +345,7 @@ class Agent:
                 setup.converge_unreported()
                 next_full = time.monotonic() + self._options.resync_s
             if chain_changed:
-                # Packets are dropped until it holds our rules, so do this between two checks, not after the next one.
+                # Let a burst pass after the check, not before: until the chain holds our rules, it drops packets.
                 self._stop.wait(SETTLE_S)
             self._announce_ready()
         log.info("stopping")

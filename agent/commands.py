@@ -202,13 +202,13 @@ def read_bridge_values(path: Path) -> tuple[IPv4Interface, int]:
         raise EnvironmentMissing(f"--subnet-file: {error} (got {path}; {want})") from error
     subnet, mtu = values.get("FLANNEL_SUBNET"), values.get("FLANNEL_MTU")
     bip, overlay_mtu = _bip(subnet or ""), _overlay_mtu(mtu or "")
-    lacking = []
+    missing = []
     if bip is None:
-        lacking.append(f"no FLANNEL_SUBNET (got {_shown(subnet)}; want a line such as FLANNEL_SUBNET=10.1.74.1/24)")
+        missing.append(f"no FLANNEL_SUBNET (got {_shown(subnet)}; want a line such as FLANNEL_SUBNET=10.1.74.1/24)")
     if overlay_mtu is None:
-        lacking.append(f"no FLANNEL_MTU (got {_shown(mtu)}; want a line such as FLANNEL_MTU=1472)")
+        missing.append(f"no FLANNEL_MTU (got {_shown(mtu)}; want a line such as FLANNEL_MTU=1472)")
     if bip is None or overlay_mtu is None:
-        raise EnvironmentMissing("\n".join(f"--subnet-file: {path}: {what}" for what in lacking))
+        raise EnvironmentMissing("\n".join(f"--subnet-file: {path}: {what}" for what in missing))
     return bip, overlay_mtu
 
 

@@ -33,7 +33,7 @@ class HostGatewayPlan:
         return LeaseAttrs(public_ip=self._underlay.public_ip, public_ipv6=public_ipv6, backend_type=self.name)
 
     def converge_devices(self, own: Subnet) -> None:
-        """Return no device: packets leave by the underlay itself."""
+        """Do nothing: packets leave by the underlay itself."""
 
     def peer_entries(self, lease: Lease, routes: Collection[Route]) -> tuple[PeerEntries, ...]:
         """Return one route per family."""

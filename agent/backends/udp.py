@@ -56,7 +56,7 @@ class UdpBackend:
         self._tun: TunDevice | None = None
         self._pump: Pump | None = None
         self._decided = False
-        """Whether the peers are known, or that we are fenced."""
+        """Whether peers have been set, or a fence."""
         self._drop_device: str | None = None
         self._lock = threading.Lock()
 

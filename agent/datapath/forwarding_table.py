@@ -49,7 +49,7 @@ class ForwardingTable:
         return None
 
     def numbers(self) -> Iterator[tuple[int, int, TunnelEndpoint]]:
-        """Return (network, netmask, endpoint) of every subnet, as numbers."""
+        """Yield (network, netmask, endpoint) of every subnet, as numbers."""
         for mask, endpoints in self._by_length:
             for network, endpoint in endpoints.items():
                 yield network, mask, endpoint

@@ -57,9 +57,7 @@ class NativePump:
 
     @property
     def forwarder(self) -> Forwarder:
-        """Take the forwarder, which may be replaced at any time without stopping traffic; the old one is unused on
-        return.
-        """
+        """Return the forwarder. Another may be set at any time without stopping traffic; the old one is then unused."""
         return self._forwarder
 
     @forwarder.setter

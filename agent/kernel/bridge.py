@@ -172,7 +172,7 @@ def converge_bridge(
 
 
 def refuse_second_bridge(kernel: Kernel, name: str | None, network: IPv4Network) -> None:
-    """Raise EnvironmentMissing when a bridge beside `name`, or beside any, has an address in the network.
+    """Raise EnvironmentMissing if two bridges have an address in the network: `name` and another, or two others.
 
     flannel's CNI plugin makes cni0 with the address that ours has: then the kernel has two routes. Raises NetlinkError.
     """

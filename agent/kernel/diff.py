@@ -1,7 +1,7 @@
 """Compute the ordered changes that lead from a namespace's state to the wanted one. Pure.
 
-Additions come before deletions, so that no packet lacks its route in between; links come before whatever is on them,
-and a device's sysctls before it is brought up. Only what `Wanted` names is changed; what others made stays.
+Additions come before deletions, so that packets always have their routes; links come before whatever is on them, and a
+device's sysctls before it is brought up. Only what `Wanted` names is changed; what others made stays.
 """
 
 from collections.abc import Iterator

@@ -197,7 +197,7 @@ class Kernel:
             return None if port is None else port.name
 
     def read_sysctl(self, name: str) -> str | None:
-        """Return the value, whitespace normalised; None if this kernel or namespace lacks it."""
+        """Return the value, whitespace normalised; None if this kernel or namespace does not have it."""
         path = sysctl_path(name)
         try:
             return " ".join(self._namespace.run(path.read_text).split())

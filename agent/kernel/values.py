@@ -332,7 +332,7 @@ class WantedSysctl:
     value: str
     why: str
     required: bool = True
-    """False: it is no error if this kernel or namespace lacks it."""
+    """False: it is no error if this kernel or namespace does not have it."""
     device: str | None = None
     """Its device: it is set once that exists, before that is brought up."""
 

@@ -23,7 +23,7 @@ ANSWER_S = 1.5
 """How long to wait for an answer; the holder's watch delivers the question within milliseconds."""
 POLL_S = 0.05
 CLAIM_TTL_S = 10
-TOLD_S = 30.0
+WARNED_S = 30.0
 """How long the holder's warning stays after the last question; a refused node asks again every ten seconds."""
 
 
@@ -44,7 +44,7 @@ class AddressClaims:
     def warnings(self) -> tuple[str, ...]:
         """Return the warning for an operator: another node has our address too."""
         last = self._last
-        if last is None or self._clock.now() - last[1] > TOLD_S:
+        if last is None or self._clock.now() - last[1] > WARNED_S:
             return ()
         return (f"{last[0]} has our public address {self._public_ip} too; it gets no subnet while we run",)
 

@@ -78,7 +78,7 @@ class LeaseTable:
         self._own_public_ip = own_public_ip
         self._known: dict[Subnet, Lease] = {}
         self._sharers: dict[Network, set[Subnet]] = {}
-        """Network of one family → the known subnets that contain it: two of them cannot both be peers."""
+        """Network of one family → the known subnets that have it: two of them cannot both be peers."""
         self._last_revision: dict[Subnet, int] = {}
         self._refusals: dict[Subnet, str] = {}
         self._verdicts: dict[tuple[Subnet, IPv4Address], str | None] = {}

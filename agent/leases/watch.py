@@ -1,8 +1,8 @@
-"""Follow all leases: list, watch from there, and list again when in doubt and every half minute. etcd's watch is
-reliable only within its history and is silent while etcd is unhealthy (and 3.4 has known bugs that lose events), so
-the list is the truth and the watch only makes it fast.
+"""Follow all leases: list, watch from there, and list again when in doubt and every half minute.
 
-While etcd is down the last peers stay: without a quorum no node can take over a subnet.
+etcd's watch is reliable only within its history and is silent while etcd is unhealthy (and 3.4 has known bugs that lose
+events), so the list is the truth and the watch only makes it fast. While etcd is down the last peers stay: without a
+quorum no node can take over a subnet.
 """
 
 import logging

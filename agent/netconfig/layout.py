@@ -88,7 +88,7 @@ def read_layout(fields: Fields, family: FamilyRules) -> Layout | None:
     before = len(fields.problems)
     name = family.prefix + "Network"
     several = fields.get(name + "s")
-    # flannel before 0.20 wrote a list, of which only the first entry counted.
+    # flannel up to 0.20 wrote a list, of which only the first entry counted.
     given = several[0] if isinstance(several, list) and several else fields.get(name)
     address, network_len = fields.check(name, given, family.read_network, (0, 0))
     given_len = fields.read(family.prefix + "SubnetLen", family.read_length, 0)

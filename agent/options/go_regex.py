@@ -231,7 +231,7 @@ class _Translation:
         return _without(ranges) if (found[1] == "P") != bool(found[2]) else ranges
 
     def _ranges(self, ranges: Iterable[Range], *, negated: bool = False) -> None:
-        """Return a class; if case is ignored, Python adds the other case before it negates the class."""
+        """Put a class; if case is ignored, Python adds the other case before it negates the class."""
         body = "".join(f"\\U{low:08x}-\\U{high:08x}" for low, high in ranges)
         sign = "^" if negated and "i" in self._flags else ""
         text = f"[{sign}{body}]" if body else "(?:(?!))"

@@ -17,7 +17,7 @@ LONGEST_HOST_NAME = 253
 """Characters; RFC 1035 §2.3.4, minus the length bytes."""
 TRUE_TEXTS = frozenset({"1", "t", "T", "true", "TRUE", "True"})
 FALSE_TEXTS = frozenset({"0", "f", "F", "false", "FALSE", "False"})
-"""The false texts of Go's strconv.ParseBool."""
+"""Both as Go's strconv.ParseBool."""
 MARGIN_RANGE_MIN = (1, 1439)
 """Minutes; flannel's own limits of --subnet-lease-renew-margin (one minute to a day less one)."""
 DURATION_UNITS_S = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001, "us": 1e-6, "µs": 1e-6, "ns": 1e-9}

@@ -7,7 +7,7 @@ import pytest
 
 from agent.errors import RegistryDenied
 from agent.lease import Claim, Subnet, parse_claim, parse_key
-from agent.leases.claims import ANSWER_S, TOLD_S, AddressClaims
+from agent.leases.claims import ANSWER_S, WARNED_S, AddressClaims
 from agent.leases.manager import ADDRESS_TAKEN_S, SubnetManager
 from agent.netconfig.config import parse_network_config
 from tests.unit.fake_registry import NODE1, SUBNET, FakeRegistry
@@ -65,7 +65,7 @@ def test_the_second_is_refused_with_both_names_and_harms_nothing() -> None:
     assert registry.keys == before, "neither the lease nor a claim is other than before"
     told_first = list(first.warnings)
     assert told_first == ["node2 has our public address 192.168.8.227 too; it gets no subnet while we run"]
-    registry.clock.advance(TOLD_S)
+    registry.clock.advance(WARNED_S)
     assert list(first.warnings) == []
 
 

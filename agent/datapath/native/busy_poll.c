@@ -3,8 +3,8 @@
  * Waking a thread on a sleeping virtual core takes 50 us; a spinning thread is ready at once. The level rises while
  * packets follow each other quickly, and falls when spinning was in vain. On a core that other tasks need, spinning is
  * wrong: a spinning thread uses up its time slice and queues behind them, a sleeping one is woken before them. So a
- * long
- * yield makes it back off: briefly at first, because a short task on a quiet machine causes the same, then longer. */
+ * long yield makes it back off: briefly at first, because a short task on a quiet machine causes the same, then
+ * longer. */
 
 struct busy_poll {
     int level;
@@ -47,8 +47,7 @@ static void back_off(struct busy_poll *poll, uint64_t now)
 }
 
 /* Nothing was found. Returns whether packets arrive so fast that they should gather: waking up or polling for each
- * would
- * cost more than carrying it. TCP super-packets are never that fast. */
+ * would cost more than carrying it. TCP super-packets are never that fast. */
 static bool should_gather(struct busy_poll *poll)
 {
     uint64_t now = now_ns(), passed = now - poll->window_ns;

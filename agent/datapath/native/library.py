@@ -18,7 +18,7 @@ from agent.errors import EnvironmentMissing
 
 LIBRARY = Path(__file__).with_name("_native.so")
 INTERFACE = "agent.datapath.native._native_abi"
-WANTED = "compile it with `sudo scripts/install` in a clone, or reinstall the wheel"
+WANTED = "want it compiled: `sudo scripts/install` in a clone, or the wheel installed again"
 SUBNET = struct.Struct("@IIIHxx")
 """struct native_subnet."""
 ADDRESS = struct.Struct("!I")

@@ -36,9 +36,9 @@ enum tuning {
     LONG_YIELD_NS = 100000,       /* a longer yield: other tasks need this core */
     BACK_OFF_MIN_NS = 1000000,    /* after a long yield; twice as long each time, */
     BACK_OFF_MAX_NS = 1000000000, /* up to this */
-    BACK_OFF_DECAY = 64,          /* divided by this, the decrease per packet caught by spinning */
+    BACK_OFF_DECAY = 64,          /* shorter by one part in so many with each packet caught by spinning */
     RATE_WINDOW_NS = 1000000,     /* over which packets are counted */
-    STREAM_PACKETS = 50,          /* per window in one direction: a stream of small packets without replies */
+    STREAM_PACKETS = 50,          /* per window in one direction: a stream of small packets; none is waited for */
     GATHER_NS = 100000,           /* gathering time of such a stream */
     SOON_NS = 200000,             /* a packet sooner than this favours spinning */
     SPIN_LEVEL = 4,               /* minimum level for spinning */
