@@ -53,7 +53,7 @@ def measure(measurement: Measurement, ends: Ends, seconds: int, client_left: Lef
     received = report["sum_received"]
     if not udp:
         return {"bytes": received["bytes"], "seconds": received["seconds"]}
-    # Not its `lost_packets`, which lacks losses at the very end.
+    # Not its `lost_packets`, which does not count losses at the very end.
     return {
         "sent": report["sum_sent"]["packets"],
         "received": received["bytes"] // measurement.payload,

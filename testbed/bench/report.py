@@ -78,12 +78,12 @@ def _goal(verdict: GoalVerdict) -> BenchGoal:
 def worked(result: BenchAnswer) -> bool:
     """Report whether a round counts and every measured metric has a value."""
     failed = {(failure["path"], failure["measurement"]) for failure in result["failures"]}
-    lacking = [
+    unmeasured = [
         (path, measurement)
         for path, measurement in failed
         if not any(metric.startswith(measurement) for metric in result["medians"][path])
     ]
-    return bool(result["rounds_counted"]) and not lacking
+    return bool(result["rounds_counted"]) and not unmeasured
 
 
 def median_rows(result: BenchAnswer) -> list[tuple[str, ...]]:

@@ -39,7 +39,7 @@ SETTLE_S = 5.0
 """Work left over from a start (lists after the first watch, caches) is not load at rest."""
 
 
-def run(plan: ScalePlan, tell: Callable[[str], None]) -> BenchScaleAnswer:
+def run(plan: ScalePlan, report: Callable[[str], None]) -> BenchScaleAnswer:
     """Measure every size and return the result; nothing of the labs is left. Raises TestbedError, KeyboardInterrupt.
 
     A size that fails ends the run and is named in `failed`, unless it is the first.
@@ -53,7 +53,7 @@ def run(plan: ScalePlan, tell: Callable[[str], None]) -> BenchScaleAnswer:
     failed: ScaleFailure | None = None
     for cluster in clusters:
         try:
-            sizes.append(_size(plan, cluster, tell))
+            sizes.append(_size(plan, cluster, report))
         except TestbedError as error:
             if not sizes:
                 raise
@@ -73,14 +73,14 @@ def run(plan: ScalePlan, tell: Callable[[str], None]) -> BenchScaleAnswer:
     }
 
 
-def _size(plan: ScalePlan, cluster: Cluster, tell: Callable[[str], None]) -> ScaleSize:
+def _size(plan: ScalePlan, cluster: Cluster, report: Callable[[str], None]) -> ScaleSize:
     nodes, pods, load = len(cluster.nodes), cluster.pod_count, round(os.getloadavg()[0], 2)
     plain_s = None
     if plan.plain:
-        tell(f"{nodes} nodes: plain Mininet with {nodes + pods} hosts")
+        report(f"{nodes} nodes: plain Mininet with {nodes + pods} hosts")
         await_idle()
         plain_s = plain_mininet(nodes + pods)
-    tell(f"{nodes} nodes: up")
+    report(f"{nodes} nodes: up")
     await_idle()
     started = time.monotonic()
     launched = launch_own(f"scale-{nodes}-{os.getpid()}", cluster)
@@ -88,8 +88,8 @@ def _size(plan: ScalePlan, cluster: Cluster, tell: Callable[[str], None]) -> Sca
     try:
         phases = _phases(launched)
         up_s = round(time.monotonic() - started, 2)
-        measured = _measured(launched.record, plan, lambda what: tell(f"{nodes} nodes: {what}"))
-        tell(f"{nodes} nodes: down")
+        measured = _measured(launched.record, plan, lambda what: report(f"{nodes} nodes: {what}"))
+        report(f"{nodes} nodes: down")
         started = time.monotonic()
         launched.abandon()
         gone = True
@@ -116,7 +116,7 @@ def _size(plan: ScalePlan, cluster: Cluster, tell: Callable[[str], None]) -> Sca
     if plain_s is not None:
         result["plain_mininet_s"] = plain_s
         result["times_plain_mininet"] = round(up_s / plain_s, 2)
-    tell(f"{nodes} nodes: up {up_s:.1f} s, down {down_s:.1f} s")
+    report(f"{nodes} nodes: up {up_s:.1f} s, down {down_s:.1f} s")
     return result
 
 
@@ -139,19 +139,19 @@ def _phases(launched: Launched) -> dict[str, float]:
     return found
 
 
-def _measured(lab: LabRecord, plan: ScalePlan, tell: Callable[[str], None]) -> ScaleMeasured:
+def _measured(lab: LabRecord, plan: ScalePlan, report: Callable[[str], None]) -> ScaleMeasured:
     """Collect every measurement of a running lab."""
-    tell("at rest")
+    report("at rest")
     time.sleep(SETTLE_S)
     before, started = ask(lab, BENCH_PROCESSOR)["seconds"], time.monotonic()
     time.sleep(plan.rest_s)
     cores = (ask(lab, BENCH_PROCESSOR)["seconds"] - before) / (time.monotonic() - started)
     memory = ask(lab, BENCH_MEMORY)
-    tell(f"{PINGS} pings")
+    report(f"{PINGS} pings")
     pings, neighbours = ask(lab, BENCH_PINGS, count=PINGS), ask(lab, BENCH_NEIGHBOURS)
-    tell("a node joins, a node leaves")
+    report("a node joins, a node leaves")
     join_s, leave_s = (_change_node(lab, action) for action in ("add", "delete"))
-    tell("an agent is killed, etcd is restarted")
+    report("an agent is killed, etcd is restarted")
     return {
         "cores_at_rest": round(cores, 3),
         "memory_kib": memory,

@@ -193,11 +193,11 @@ def _knows(node: LabNode, subnet: str) -> bool | None:
     return None if state is None else any(entry["subnet"] == subnet for entry in state["forwarding"])
 
 
-def _await(condition: Callable[[], bool], lacking: str) -> None:
+def _await(condition: Callable[[], bool], failure: str) -> None:
     deadline = time.monotonic() + LIMIT_S
     while not condition():
         if time.monotonic() > deadline:
-            raise TestbedError(f"bench scale: {lacking} after {LIMIT_S:g} s")
+            raise TestbedError(f"bench scale: {failure} after {LIMIT_S:g} s")
         time.sleep(LOOK_S)
 
 

@@ -34,7 +34,7 @@ class BenchVerbs:
         """Switch traffic to a path."""
         name, backend = request.argument("name", str), request.argument("backend", str)
         datapath = request.argument("datapath", str)
-        with self._one_at_a_time, _told(f"bench: {name}"):
+        with self._one_at_a_time, _reported(f"bench: {name}"):
             way = self._way(name, backend, datapath)
             way.take()
             self._taken = way
@@ -45,7 +45,7 @@ class BenchVerbs:
         chosen = next((measurement for measurement in MEASUREMENTS if measurement.name == name), None)
         if chosen is None or self._taken is None:
             raise InvalidInput(f"bench: no such measurement, or no path chosen (got {name})")
-        with self._one_at_a_time, _told(f"bench: {name}"):
+        with self._one_at_a_time, _reported(f"bench: {name}"):
             carriers = self._taken.carriers()
             before = processor_seconds(carriers)
             raw = measure(chosen, self._taken.ends(), seconds, request.client_left)
@@ -70,7 +70,7 @@ class BenchVerbs:
 
 
 @contextlib.contextmanager
-def _told(where: str) -> Iterator[None]:
+def _reported(where: str) -> Iterator[None]:
     try:
         yield
     except TestbedError as failure:

@@ -46,9 +46,9 @@ class DrawnWire:
     """A connection between two places, drawn through `spots`."""
 
     kind: str
-    """`cable`, `veth`, `kernel` (inside a node), `agent` (through its process); not drawn:
+    """`cable`, `veth`, `kernel` (inside a node), `agent` (through its process).
 
-    `inside` an object, and `around`, a path that packets take only if seen on it.
+    Not drawn: `inside` an object, and `around`, a path that packets take only if seen on it.
     """
     ends: tuple[Point, Point]
     spots: tuple[Spot, ...]

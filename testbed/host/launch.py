@@ -92,11 +92,11 @@ def _launch(name: str, rundir: Path) -> Launched:
     for descriptor in (log, lifeline_read, progress_write, pid_write):
         os.close(descriptor)
     with os.fdopen(pid_read) as answer:
-        told = answer.read()
+        printed = answer.read()
     os.waitpid(between, 0)
-    if not told.isdigit():
-        raise OSError(f"no namespaces: {told or 'no answer'}; want root")
-    pid = int(told)
+    if not printed.isdigit():
+        raise OSError(f"no namespaces: {printed or 'no answer'}; want root")
+    pid = int(printed)
     try:
         process = os.pidfd_open(pid)
     except ProcessLookupError:

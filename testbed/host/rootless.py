@@ -51,10 +51,10 @@ def checks(runtime_directory: Path | None) -> tuple[MachineCheck, ...]:
 def user_namespace_check() -> MachineCheck:
     """Check, by trying, that a user may create namespaces and be root in them."""
     remedy = "the kernel or a container engine forbids it; sudo testbed up needs none"
-    for path, forbidding, mend in _SWITCHES:
+    for path, forbidding, command in _SWITCHES:
         try:
             if path.read_text().strip() == forbidding:
-                remedy = f"{path.relative_to('/proc/sys')} is {forbidding}: {mend}"
+                remedy = f"{path.relative_to('/proc/sys')} is {forbidding}: {command}"
         except OSError:
             continue
     try:

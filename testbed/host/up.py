@@ -126,10 +126,10 @@ def _root_of_labs(options: LabOptions) -> Path:
     """Return the directory in which the lab's own is created. Raises TestbedError (environment)."""
     if not options.rootless:
         return RUN_ROOT
-    lacking = doctor.required_failures(rootless.checks(runtime_directory()), {rootless.NEEDED_FOR})
+    failures = doctor.required_failures(rootless.checks(runtime_directory()), {rootless.NEEDED_FOR})
     root = own_root()
-    if lacking or root is None:
-        raise WrongEnvironment("\n".join(doctor.error_line(check) for check in lacking))
+    if failures or root is None:
+        raise WrongEnvironment("\n".join(doctor.error_line(check) for check in failures))
     return root
 
 
@@ -151,7 +151,7 @@ def _already_up(lab: LabRecord, cluster: Cluster, options: LabOptions) -> None:
 
 
 def check_environment(cluster: Cluster, root: Path, *, without_root: bool = False) -> None:
-    """Raise TestbedError (environment) naming everything that this machine lacks for the cluster.
+    """Raise TestbedError (environment) naming everything that is missing for the cluster.
 
     The lab's directory will be created in `root`.
     """
@@ -173,18 +173,18 @@ def check_environment(cluster: Cluster, root: Path, *, without_root: bool = Fals
     failures = doctor.required_failures(doctor.checks(optional=False, also=purposes, rootless=without_root), purposes)
     if failures:
         raise WrongEnvironment("\n".join(doctor.error_line(check) for check in failures))
-    lacking = [*unusable_programs(cluster), *_missing_shaping(cluster.wiring)]
+    missing = [*unusable_programs(cluster), *_missing_shaping(cluster.wiring)]
     room = capacity.needed_room_mib(len(cluster.nodes), cluster.pod_count, len(cluster.addresses.etcd))
     if little := capacity.too_little_room(root, room):
-        lacking = [*lacking, little]
-    if (cluster.services or cluster.network_policies) and (missing := bridge_netfilter.provide()):
-        lacking = [*lacking, missing]
-    if lacking:
-        raise WrongEnvironment("\n".join(lacking))
+        missing.append(little)
+    if (cluster.services or cluster.network_policies) and (why := bridge_netfilter.provide()):
+        missing.append(why)
+    if missing:
+        raise WrongEnvironment("\n".join(missing))
 
 
 def _missing_shaping(wiring: Wiring) -> list[str]:
-    """Return what the kernel lacks for bandwidth, delay and loss of the links, by trying it in temporary namespaces."""
+    """Try bandwidth, delay and loss of the links in temporary namespaces; return what the kernel does not support."""
     if not any(wiring.shaped()):
         return []
     with doctor.ScratchNamespaces() as scratch:

@@ -45,15 +45,15 @@ class JoinedMachine:
 
         `waiting` gets what is still missing, each time that changes.
         """
-        told = ""
+        reported = ""
         while self._process.poll() is None:
             state = self._state()
             if state is not None and state["ready"]:
                 return state
-            lacking = "; ".join(state["why_not_ready"]) if state is not None else ""
-            if lacking and lacking != told:
-                waiting(lacking)
-                told = lacking
+            missing = "; ".join(state["why_not_ready"]) if state is not None else ""
+            if missing and missing != reported:
+                waiting(missing)
+                reported = missing
             time.sleep(POLL_S)
         return None
 
