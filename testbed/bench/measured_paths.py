@@ -39,13 +39,13 @@ USER_SPACE = frozenset({"native", "python"})
 class MeasuredPath(Protocol):
     """One path between the lab's first two nodes."""
 
-    def take(self) -> None:
+    def activate(self) -> None:
         """Switch traffic between `ends` to it. Raises MeasurementFailed with what is missing; AgentError."""
 
     def ends(self) -> Ends:
         """Return the measured endpoints."""
 
-    def carriers(self) -> Sequence[int]:
+    def agent_pids(self) -> Sequence[int]:
         """Return the processes that its packets pass through; none if only the kernel carries them."""
 
 
@@ -55,7 +55,7 @@ class NoOverlay:
     def __init__(self, nodes: Nodes) -> None:
         self._nodes = nodes.values()[:2]
 
-    def take(self) -> None:
+    def activate(self) -> None:
         """Do nothing: it always exists."""
 
     def ends(self) -> Ends:
@@ -63,12 +63,12 @@ class NoOverlay:
         first, second = self._nodes
         return Ends(first.pid, second.pid, second.address)
 
-    def carriers(self) -> Sequence[int]:
+    def agent_pids(self) -> Sequence[int]:
         """Return no process."""
         return ()
 
 
-class AgentWay:
+class AgentPath:
     """Traffic through our agents, with one backend and data path."""
 
     def __init__(self, state: LabState, pods: Sequence[Pod], backend: str, datapath: str) -> None:
@@ -78,15 +78,15 @@ class AgentWay:
         self._backend = backend
         self._datapath = datapath if backend == "udp" else "auto"
 
-    def take(self) -> None:
+    def activate(self) -> None:
         """Restart both agents with it, unless they already run with it, and wait until packets can flow."""
-        if self._lack() is not None:
+        if self._why_not_ready() is not None:
             self._configure()
             with ThreadPoolExecutor(len(self._nodes), "restart agent") as workers:
                 list(workers.map(lambda node: node.agent.restart(), self._nodes))
-            lacking = wait_for(lambda: self._lack() or "", AGENT_LIMIT_S)
-            if lacking:
-                raise MeasurementFailed(f"the agents are not ready after {AGENT_LIMIT_S:g} s: {lacking}")
+            reason = wait_for(lambda: self._why_not_ready() or "", AGENT_LIMIT_S)
+            if reason:
+                raise MeasurementFailed(f"the agents are not ready after {AGENT_LIMIT_S:g} s: {reason}")
             self._settle()
         for pod, node in zip(self._pods, self._nodes, strict=True):
             why, mtu = "pods have the MTU of the overlay", node.overlay_mtu
@@ -99,7 +99,7 @@ class AgentWay:
         first, second = self._pods
         return Ends(pause_pid(first), pause_pid(second), address_of(second))
 
-    def carriers(self) -> Sequence[int]:
+    def agent_pids(self) -> Sequence[int]:
         """Return the agents, if packets pass through them."""
         states = [node.state() or {} for node in self._nodes]
         if not all(state.get("datapath") in USER_SPACE for state in states):
@@ -122,7 +122,7 @@ class AgentWay:
         for node in self._nodes:
             node.datapath = self._datapath
 
-    def _lack(self) -> str | None:
+    def _why_not_ready(self) -> str | None:
         if self._state.overlay.backend != self._backend:
             return f"the backend is {self._state.overlay.backend}"
         for node in self._nodes:
@@ -198,7 +198,7 @@ class PlainVxlan:
         self._mtu = underlay_mtu - self.PARTS.headers
         self._built = False
 
-    def take(self) -> None:
+    def activate(self) -> None:
         """Build it, the first time."""
         if self._built:
             return
@@ -213,7 +213,7 @@ class PlainVxlan:
         first, second = self._sides
         return Ends(pause_pid(first.pod), pause_pid(second.pod), second.address)
 
-    def carriers(self) -> Sequence[int]:
+    def agent_pids(self) -> Sequence[int]:
         """Return no process."""
         return ()
 
