@@ -78,7 +78,7 @@ BREAKS = {
 
 @pytest.mark.row("C37")
 @pytest.mark.parametrize("backend", ["vxlan", "host-gw"])
-def test_an_intercepted_packet_is_named(backend: str, new_lab: NewLab) -> None:
+def test_a_missing_or_wrong_entry_in_its_kernel_is_named(backend: str, new_lab: NewLab) -> None:
     with new_lab(mixed(backend)) as lab:
         node1 = lab.nodes["node1"]
         assert node1.subnet is not None

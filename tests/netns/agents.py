@@ -123,7 +123,7 @@ class Underlay:
         return netns
 
     def host(self, name: str, address: str, mtu: int = 1500) -> str:
-        """Return a namespace with an `eth0` on the switch and a default route that leads nowhere."""
+        """Create a namespace with an `eth0` on the switch and a default route that leads nowhere."""
         netns = self.namespace(name)
         self.connect(netns, self.switch, "uplink", name, mtu)
         self.ip(netns, f"address add {address}/24 dev eth0")
@@ -201,7 +201,7 @@ class Underlay:
         return dict(zip(lines[::2], lines[1::2], strict=True))
 
     def agent(self, name: str, address: str, *flags: str, pinned: str | None = None, start: bool = True) -> Agent:
-        """Return a node with an agent. `pinned` is a previous subnet such as `10.0.46.1/24`."""
+        """Create a node with an agent. `pinned` is a previous subnet such as `10.0.46.1/24`."""
         netns = self.host(name, address)
         directory = self.directory / name
         directory.mkdir()
@@ -215,7 +215,7 @@ class Underlay:
         return agent
 
     def pod(self, agent: Agent, name: str, address: str) -> str:
-        """Return a namespace on the node's docker0, as dockerd would make one; `address` with its prefix length."""
+        """Create a namespace on the node's docker0, as dockerd would make one; `address` with its prefix length."""
         netns = self.namespace(f"{agent.name}-{name}")
         mtu = int(dict(line.split("=") for line in agent.subnet_file.read_text().split())["FLANNEL_MTU"])
         self.connect(netns, agent.netns, "docker0", f"veth-{name}", mtu)
@@ -226,7 +226,7 @@ class Underlay:
 
 
 def agent_command(netns: str, directory: Path, *flags: str) -> tuple[str, ...]:
-    """Return how an agent is called in a namespace; flags given later win."""
+    """Return the command of an agent in a namespace; flags given later win."""
     return (
         # Each with a key of its own: they share this machine's /run.
         "ip",
@@ -250,5 +250,5 @@ def agent_command(netns: str, directory: Path, *flags: str) -> tuple[str, ...]:
 
 
 def ping(netns: str, address: str, *flags: str) -> subprocess.CompletedProcess[str]:
-    """Return one echo request, two seconds of patience."""
+    """Send one echo request, and wait up to two seconds for the reply."""
     return run("ip", "netns", "exec", netns, "ping", "-n", "-c1", "-W2", *flags, address, check=False)

@@ -4,7 +4,6 @@ import io
 import itertools
 import os
 import re
-import shlex
 import signal
 import subprocess
 import tarfile
@@ -80,19 +79,8 @@ class Docker:
         self._groups = ControlGroups()
         self._log = machine.directory / f"{machine.name}-dockerd.log"
         self._process: subprocess.Popen[bytes] | None = None
-        # It keeps a key in /etc/docker, whatever its options say.
-        machine.run("sh", "-c", "mkdir -p /run/etc/new /run/etc/work /run/docker-data")
-        machine.run(
-            *[
-                "mount",
-                "-t",
-                "overlay",
-                "overlay",
-                "-o",
-                "lowerdir=/etc,upperdir=/run/etc/new,workdir=/run/etc/work",
-                "/etc",
-            ]
-        )
+        # dockerd keeps a key in /etc/docker, whatever its options.
+        own_etc(machine)
 
     def start(self, options: str = ". /run/docker_opts.env") -> None:
         """Run `dockerd $DOCKER_OPTS` with what the agent wrote; with `true` as it is without an agent."""
@@ -100,11 +88,7 @@ class Docker:
         command = f"{options} && exec dockerd $DOCKER_OPTS {own}"
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
-                [
-                    *self.machine.enter,
-                    *["unshare", "--pid", "--fork", "--kill-child", "--mount-proc", "sh", "-c"],
-                    command,
-                ],
+                [*self.machine.enter, *OWN_PROCESSES, "sh", "-c", command],
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
@@ -131,12 +115,6 @@ class Docker:
     def succeeds(self, *words: str) -> bool:
         """Return whether it ends with 0."""
         return self.machine.run(DOCKER, *words, check=False).returncode == 0
-
-    def typed(self, command: str) -> str:
-        """Return the same for a line of a page."""
-        words = shlex.split(command.removeprefix("sudo "))
-        assert words[0] == "docker", command
-        return self.cli(*words[1:])
 
     def address(self, container: str) -> str:
         """Return the container's address on docker0."""

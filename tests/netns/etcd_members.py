@@ -66,7 +66,7 @@ class EtcdMembers:
         raise AssertionError("etcd has no leader")
 
     def etcdctl(self, *words: str, check: bool = True) -> subprocess.CompletedProcess[str]:
-        """Return what an operator types, on the first member that runs."""
+        """Run etcdctl on the first member that runs."""
         there = next((number for number, process in enumerate(self._processes) if process is not None), 0)
         command = ["ip", "netns", "exec", self._netns[there], "env", "ETCDCTL_API=3", "etcdctl"]
         return run(*command, f"--endpoints={self.endpoints}", "--command-timeout=5s", *words, check=check)

@@ -13,7 +13,7 @@ from tests.waiting import wait_until
 
 
 def free_port() -> int:
-    """Return a TCP port of 127.0.0.1 that nobody listens on now."""
+    """Return a TCP port of 127.0.0.1 that is free now."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
@@ -72,7 +72,7 @@ class EtcdServer:
         os.kill(self._process.pid, signal.SIGCONT)
 
     def etcdctl(self, *arguments: str) -> str:
-        """Return what an operator types; fails loudly."""
+        """Run etcdctl and return its output; fail the test if it fails."""
         done = subprocess.run(
             ["etcdctl", f"--endpoints={self.endpoint}", *self.etcdctl_flags, *arguments],
             env=os.environ | {"ETCDCTL_API": "3"},
@@ -85,7 +85,7 @@ class EtcdServer:
         return done.stdout
 
     def revision(self) -> int:
-        """Return the store's."""
+        """Return the revision of the store."""
         status: Any = json.loads(self.etcdctl("endpoint", "status", "-w", "json"))
         revision: int = status[0]["Status"]["header"]["revision"]
         return revision

@@ -60,7 +60,7 @@ class Machine:
         return run(*self.enter, *command, check=check, timeout_s=30)
 
     def bash(self, command: str) -> str:
-        """Return what somebody sees who types it in the clone; `sudo` and `testbed` are there."""
+        """Return the output of a command typed in the clone; `sudo` and `testbed` work there."""
         words = f'sudo() {{ "$@"; }}; testbed() {{ {sys.executable} -m testbed "$@"; }}\n{command}'
         done = self.run("bash", "-c", words, check=False)
         return done.stdout + done.stderr

@@ -207,7 +207,7 @@ def started(made: Pod) -> Pod:
 
 
 def catches_term(pid: int | None) -> bool:
-    """Return whether a process has a handler for TERM by now: until then the kernel throws TERM away for a PID 1."""
+    """Return whether a process has a handler for TERM by now: until then the kernel drops TERM for a PID 1."""
     status = Path(f"/proc/{pid}/status").read_text()
     caught = next(line.split()[1] for line in status.splitlines() if line.startswith("SigCgt"))
     return bool(int(caught, 16) >> (signal.SIGTERM - 1) & 1)

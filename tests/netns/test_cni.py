@@ -1,4 +1,4 @@
-"""Debian's CNI plugins, called by podman, beside the agent on two machines; and a bridge that is there twice."""
+"""Debian's CNI plugins, called by podman, beside the agent on two machines; and two bridges with one address."""
 
 import os
 import re
@@ -119,7 +119,7 @@ def test_pods_of_two_machines_talk_and_published_ports_answer(
         host.use(conflist)
     addresses = [host.web() for host in hosts]
     for near, far, address in ((*hosts, addresses[1]), (*hosts[::-1], addresses[0])):
-        wait_until(partial(near.reads_from, f"{address}"), 15, "a pod reads from the other machine's")
+        wait_until(partial(near.reads_from, address), 15, "a pod reads from the other machine's")
         assert near.reads_from(f"{far.machine.address}:8080")
         assert " mtu 1472 " in near.bash("podman exec web ip link show eth0")
         assert near.ready() == "agent is ready\n"

@@ -34,7 +34,7 @@ def node(tmp_path: Path) -> Iterator[PodNode]:
 
 @pytest.fixture
 def pod(node: PodNode) -> Pod:
-    """Return one container without any wishes."""
+    """Start a pod of one container without special settings."""
     return started(node.pod("web", shell("main", SLEEP)))
 
 
@@ -126,7 +126,7 @@ OF_THE_MACHINE = (
 
 
 def writable(pod: Pod, paths: Sequence[str]) -> list[str]:
-    """Return those that root could write; nothing is written."""
+    """Return the paths that root may write; write nothing."""
     return output(pod, "main", f"for path in {' '.join(paths)}; do test -w $path && echo $path; done; true").split()
 
 

@@ -53,13 +53,13 @@ class Client:
         return self._process.poll() is None and bool(waiting.strip())
 
     def said(self) -> str:
-        """Return all that it said; waits for its end."""
+        """Wait for its end and return its output."""
         out, err = self._process.communicate(timeout=40)
         return (out + err).strip()
 
 
 def clients(overlay: Overlay) -> list[Client]:
-    """Return one in node1's pod and one on node1 itself, with what each says when all is well."""
+    """Return a client in node1's pod and one on node1 itself, with the output of each on success."""
     node1, node2 = overlay
     node2.pod.popen(["python3", "-c", ECHO])
     listening = ["ss", "-Htln", f"sport = :{PORT}"]

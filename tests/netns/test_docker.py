@@ -20,28 +20,13 @@ from tests.netns.machine import FLAGS, Machine
 
 pytestmark = [pytest.mark.root, pytest.mark.slow]
 OPTIONS = "--docker-opts-file=/run/docker_opts.env"
-HTTPD = (
-    "run",
-    "-d",
-    "--stop-timeout=1",
-    "--name=web",
-    "-p",
-    "8080:80",
-    "busybox",
-    "httpd",
-    "-f",
-    "-vv",
-    "-p",
-    "80",
-    "-h",
-    "/bin",
-)
+HTTPD = shlex.split("run -d --stop-timeout=1 --name=web -p 8080:80 busybox httpd -f -vv -p 80 -h /bin")
 WGET = ("wget", "-q", "-O", "/dev/null")
 ORDERS = ("the agent makes docker0", "dockerd makes docker0", "dockerd was first")
 
 
 class Host:
-    """A machine with dockerd, joined by one of three ways; `web` is a container with a page."""
+    """A machine with dockerd, joined in one of three ways; `web` is a container with a page."""
 
     def __init__(self, underlay: Underlay, name: str, address: str) -> None:
         self.machine = Machine(underlay, name, address)
@@ -125,9 +110,8 @@ def test_containers_of_two_machines_talk_by_their_own_addresses(hosts: tuple[Hos
         address = near.docker.address("client")
         near.docker.cli("exec", "client", *WGET, f"http://{far.docker.address('web')}/sh")
         near.docker.cli("kill", "client")
-        assert f"{address}]" in far.web_saw().removeprefix(before) or f"{address}:" in far.web_saw().removeprefix(
-            before
-        )
+        seen = far.web_saw().removeprefix(before)
+        assert f"{address}]" in seen or f"{address}:" in seen
 
 
 @pytest.mark.row("C35")

@@ -1,4 +1,4 @@
-"""An agent in the place of a flanneld, and back: the rules that a flanneld left go, and ours go alone when asked."""
+"""An agent in place of a flanneld, and back: a flanneld's rules are removed, and on request only ours."""
 
 import os
 import subprocess
@@ -60,7 +60,7 @@ def test_rules_that_a_flanneld_left_are_removed_at_start(two: TwoNodes, kind: st
     flanneld_rules.load(kind, node.netns, HAD_BEFORE)
     on(node, "nft delete table ip overlay-agent-10.0.0.0-16")
     if kind != "recorded":
-        # A reply that comes to another address than the question's is why this matters.
+        # Why this matters: a pod would get replies from another address than the one it asked.
         assert kind == "nftables" or source_seen(two) != "10.0.46.2"
     restart(node)
     assert flanneld_rules.remaining(node.netns) == []
@@ -75,14 +75,14 @@ def test_cleanup_removes_rules_that_a_flanneld_left_and_says_so(two: TwoNodes, k
     node = two.node1
     node.end()
     flanneld_rules.load(kind, node.netns, HAD_BEFORE)
-    others = "table ip somebody {\n chain FLANNEL-LOOKALIKE {\n }\n}\n"
+    others = "table ip another {\n chain FLANNEL-LOOKALIKE {\n }\n}\n"
     run("ip", "netns", "exec", node.netns, "nft", "-f", "-", stdin=others)
     said = cleanup(node)
     assert [line for line in flanneld_rules.remaining(node.netns) if "LOOKALIKE" not in line] == []
     assert "FLANNEL-LOOKALIKE" in on(node, "nft list ruleset"), "what is not a flanneld's stays"
     assert said.lower().count("flannel") >= 2, said
     assert cleanup(node) == "nothing to remove\n"
-    on(node, "nft delete table ip somebody")
+    on(node, "nft delete table ip another")
     restart(node)
     two.wait_connected()
 

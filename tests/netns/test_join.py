@@ -72,7 +72,7 @@ def test_any_machine_sees_all_and_one_that_has_not_joined_too(two: tuple[Machine
 
 
 @pytest.mark.slow
-def test_a_client_that_leaves_is_forgotten(underlay: Underlay) -> None:
+def test_a_machine_that_leaves_is_forgotten_and_keeps_nothing(underlay: Underlay) -> None:
     guest, other = Machine(underlay, "guest", "192.168.8.23"), Machine(underlay, "witness", "192.168.8.24")
     before = guest.run("ip", "-d", "address").stdout, guest.run("ip", "route").stdout
     other.join()
