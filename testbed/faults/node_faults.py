@@ -16,11 +16,11 @@ from testbed.lab.etcd import TLS_DIRECTORY
 from testbed.lab.events import Events
 from testbed.lab.node import JOURNAL, LabNode
 from testbed.lab.nodes import Nodes
+from testbed.lab.pod_guard import TABLE
 from testbed.lab.pods import Pods
 from testbed.lab.underlay import LabUnderlay, OverlayNode
 from testbed.lab.underlay_growth import give_address
 from testbed.plain_files import replace_plain
-from testbed.pods.port_guard import NAMES_TABLE, TABLE
 from testbed.spelling import listed
 
 BOOT_LIMIT_S = 60.0
@@ -220,6 +220,6 @@ class NodeFaults:
 def _flush_rules(pid: int) -> list[str]:
     """Delete every nftables table except those of our faults and of the lab itself; return their names."""
     listed = [line.split()[1:3] for line in run(pid, ["nft", "list", "tables"]).splitlines()]
-    tables = [" ".join(words) for words in listed if not words[1].startswith((TABLE_PREFIX, TABLE, NAMES_TABLE))]
+    tables = [" ".join(words) for words in listed if not words[1].startswith((TABLE_PREFIX, TABLE))]
     run(pid, ["nft", "-f", "-"], "".join(f"delete table {table}\n" for table in tables))
     return tables

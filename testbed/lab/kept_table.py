@@ -60,7 +60,6 @@ class KeptTable:
         if there is None or self._is_whole(there):
             return False
         self._load(whole(self._skeleton, there), why)
-        self._there = there
         return True
 
     def _is_whole(self, wanted: Ruleset) -> bool:

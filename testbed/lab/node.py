@@ -27,6 +27,7 @@ from testbed.lab.clock import now
 from testbed.lab.etcd import enter_machine, http_get
 from testbed.lab.link_watch import LinkWatch
 from testbed.lab.notices import SOCKET
+from testbed.lab.pod_guard import PodGuard
 from testbed.plain_files import plain
 from testbed.processes.namespaces import in_network_of
 from testbed.processes.supervise import Process, RestartPolicy, Supervised, last_line
@@ -73,6 +74,7 @@ class LabNode:
         ipv6_address: IPv6Address | None,
         pid: int,
         kernel: Kernel,
+        guard: PodGuard,
         directory: Path,
         agent: AgentSpec,
         expected: bool,
@@ -91,6 +93,8 @@ class LabNode:
         self.pid = pid
         """A process with the node's network and mount namespaces."""
         self.kernel = kernel
+        self.guard = guard
+        """Its rules for packets from pods."""
         self.bridge = BRIDGE
         self.rundir = directory / MACHINES / name
         self.run = self.rundir / "run"

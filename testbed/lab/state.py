@@ -24,18 +24,19 @@ from testbed.lab.configs import Configs
 from testbed.lab.etcd import EtcdMember
 from testbed.lab.events import Events
 from testbed.lab.forwarding import missing_forwarding, seen_in_kernel
+from testbed.lab.guard_repair import GuardRepair
 from testbed.lab.kernel_forwarding import Passage
 from testbed.lab.link_watch import LinkWatch
 from testbed.lab.namespaces import Namespaces
-from testbed.lab.node import LabNode, parent_of_agents
+from testbed.lab.node import BRIDGE, LabNode, parent_of_agents
 from testbed.lab.nodes import Nodes
 from testbed.lab.notices import Notices
+from testbed.lab.pod_guard import PodGuard
 from testbed.lab.pods import Pods
 from testbed.lab.registry import LabRegistry
 from testbed.lab.underlay import LabUnderlay
 from testbed.plain_files import plain
 from testbed.pods.pod_container import parent_of_shims
-from testbed.pods.port_guard import load, names_script, servers_script
 
 
 class LabState:
@@ -63,6 +64,7 @@ class LabState:
         self.pods: Final = Pods(self.nodes, self.configs, groups, self.events, self.warm_shims, dns=cluster.dns)
         self.namespaces: Final = Namespaces(cluster.namespaces, self.pods.changed)
         self.link_watch: Final = LinkWatch()
+        self.guard_repair: Final = GuardRepair(self.nodes, self.events)
         self.notices: Final = Notices()
         """Receives the readiness of agents."""
 
@@ -133,6 +135,14 @@ class LabState:
             ipv6_address=addresses.ipv6_of(addresses.nodes[name]),
             pid=machine.pid,
             kernel=machine.kernel,
+            guard=PodGuard(
+                name,
+                machine.pid,
+                machine.kernel.journal,
+                BRIDGE,
+                [member.address for member in members],
+                dns=self._cluster.dns,
+            ),
             directory=self.directory,
             agent=self._cluster.nodes[name].agent or self._cluster.agent,
             labels=self._cluster.nodes[name].labels,
@@ -145,9 +155,7 @@ class LabState:
         )
         node.tls = self.registry.certificate_of(name, node.run)
         machine.kernel.sysctl("net.ipv4.ip_forward", "1", "a node forwards for its pods")
-        script = servers_script(node.bridge, [member.address for member in members])
-        script += names_script() if self._cluster.dns else ""
-        load(node.pid, machine.kernel.journal, script, "pods' access to the underlay: never etcd, always the DNS")
+        node.guard.start()
         self.pin(node)
         self.notices.reach(node.run)
         return node

@@ -365,9 +365,8 @@ class Pod:
             pause = ns.in_new_thread(self._spawn_pause)
             undo.callback(_end, pause)
             if not self.manifest.spec.host_network:
-                ipv6 = pod_network.ipv6_of(host, address)
                 self._before_link()
-                undo.callback(pod_network.disconnect, host, self.key.file_name, address, ipv6 and ipv6.ip)
+                undo.callback(pod_network.disconnect, host, self.key.file_name)
                 pod_network.connect(host, self.key.file_name, pause.pid, address)
             if self._netns_directory is not None:
                 undo.callback(pod_network.unbind_name, self._netns_directory, self.key.file_name)

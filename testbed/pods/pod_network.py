@@ -2,7 +2,7 @@
 
 import contextlib
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6Interface, IPv6Network
 from pathlib import Path
 from typing import Protocol
@@ -11,6 +11,7 @@ from agent.errors import AgentError
 from agent.kernel.journal import FileJournal
 from agent.kernel.kernel import Kernel
 from agent.kernel.values import (
+    IPAddress,
     IPInterface,
     Route,
     VethPeer,
@@ -21,7 +22,6 @@ from agent.kernel.values import (
     WantedRoute,
     WantedSysctl,
 )
-from testbed.pods.port_guard import admit_script, forget_script, load
 from testbed.processes import namespaces as ns
 
 INTERFACE_NAME_LENGTH = 15  # IFNAMSIZ less its NUL, linux/if.h
@@ -30,6 +30,16 @@ POD_END = "eth0"
 DEFAULT_ROUTE = IPv4Network("0.0.0.0/0")
 DEFAULT_IPV6_ROUTE = IPv6Network("::/0")
 POD_MAC_PREFIX = "0a:58"  # What kubenet and CNI's bridge plugin put before the address.
+
+
+class Guard(Protocol):
+    """A node's rules for packets from its pods."""
+
+    def confine(self, port: str, mac: str, addresses: Collection[IPAddress]) -> None:
+        """Let this port of the bridge send only from these addresses. Raises OSError."""
+
+    def release(self, port: str) -> None:
+        """Remove the rules for a port that is gone. Raises OSError."""
 
 
 class PodHost(Protocol):
@@ -50,6 +60,10 @@ class PodHost(Protocol):
     @property
     def kernel(self) -> Kernel:
         """Return the node's network namespace."""
+
+    @property
+    def guard(self) -> Guard:
+        """Return the node's rules for packets from its pods."""
 
     @property
     def bridge(self) -> str:
@@ -136,8 +150,7 @@ def connect(host: PodHost, pod: str, pause_pid: int, address: IPv4Address) -> No
         # An existing one of that name belongs to a pod that is gone.
         left = {near: f"{why}: left from an earlier run"}
         node.converge(Wanted(no_links=left, links=(link,), sysctls=(quiet,)))
-        script = admit_script(near, mac, address, ipv6 and ipv6.ip)
-        load(host.pid, node.journal, script, f"{why}: it sends only from its own address")
+        host.guard.confine(near, mac, [address, *([ipv6.ip] if ipv6 is not None else [])])
         node.converge(_wanted_port(host, pod, address, ipv6), known=[bridge])
         journal = node.journal.of(pod) if isinstance(node.journal, FileJournal) else node.journal
         with Kernel(journal, pause_pid) as inside:
@@ -222,15 +235,13 @@ def plug_in(host: PodHost, pod: str, address: IPv4Address) -> bool:
     return True
 
 
-def disconnect(host: PodHost, pod: str, address: IPv4Address, ipv6: IPv6Address | None) -> None:
+def disconnect(host: PodHost, pod: str) -> None:
     """Remove the pod's link; one that is already gone, with its node or with its pod, is success."""
     near = host_end(pod)
     with contextlib.suppress(AgentError):
         host.kernel.delete_link(near, f"pod {pod} is ending")
     with contextlib.suppress(OSError):
-        load(
-            host.pid, host.kernel.journal, forget_script(near, pod_mac(address), address, ipv6), f"pod {pod} is ending"
-        )
+        host.guard.release(near)
 
 
 def bind_name(directory: Path, pod: str, pause_pid: int) -> None:

@@ -112,6 +112,7 @@ class LabStart:
         lab.policies.start()
         state.pods.watch()
         state.link_watch.start()
+        state.guard_repair.start()
         lab.names.follow()
         now = [pod for node in state.nodes.values() if node.expected for pod in state.pods.on(node.name)]
         _start_all(now)

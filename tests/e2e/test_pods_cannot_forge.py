@@ -1,12 +1,15 @@
 """What a hostile pod sends: datagrams of the overlay, other pods' addresses, requests to etcd. None of it arrives."""
 
-from collections.abc import Iterator
+import struct
+from collections.abc import Callable, Iterator
 
 import pytest
 
 from testbed.testing.lab_handle import LabHandle
 from tests.e2e.hostile import FORGED, Hostile
 from tests.e2e.lab import Lab
+from tests.e2e.policy_forgery import IPV4, SERVICE_VLAN, VLAN, heard, inside, ipv4, mac_of, udp
+from tests.waiting import wait_until
 
 AT_HOME = """
 apiVersion: v1
@@ -17,6 +20,21 @@ spec:
   hostNetwork: true
   containers: [{name: shell, image: shell}]
 """
+
+TAGS = {
+    "VLAN 0": struct.pack("!HH", VLAN, 0),
+    "VLAN 0 of a service": struct.pack("!HH", SERVICE_VLAN, 0),
+    "VLAN 0 twice": struct.pack("!HHHH", VLAN, 0, VLAN, 0),
+    "VLAN 1": struct.pack("!HH", VLAN, 1),
+}
+HARMS = (
+    "flush ruleset",
+    "delete table bridge testbed-guard",
+    "flush chain bridge testbed-guard from-pods",
+    "flush set bridge testbed-guard ports",
+    "delete table ip testbed-guard",
+)
+RESTORED_S = 5.0
 
 
 @pytest.fixture
@@ -106,6 +124,49 @@ def test_nobody_believes_a_pod_that_claims_anothers_address_by_arp(hostile: Host
             neighbours = [line for line in lab.exec(place, "ip", "neigh").check().splitlines() if own in line]
             assert all(line.startswith(f"{hostile.pods['shell1']} ") for line in neighbours), neighbours
     assert lab.ping("shell2", "echo1").lost == 0
+
+
+# Frames from shell1 to echo1, which is on the same bridge and which no policy isolates
+
+
+@pytest.fixture
+def arrives(hostile: Hostile) -> Iterator[Callable[[str, bytes], bool]]:
+    """Yield whether a frame with this source address and these VLAN tags reaches echo1's link."""
+    pods, pid = hostile.pods, hostile.lab.status()["pid"]
+
+    def sent(source: str, tags: bytes = b"") -> bool:
+        ethernet = mac_of(pods["echo1"]) + mac_of(pods["shell1"]) + tags + struct.pack("!H", IPV4)
+        sender.send(ethernet + ipv4(source, pods["echo1"], 17, udp(80)))
+        return bool(heard(listener))
+
+    with inside(pid, "shell1") as sender, inside(pid, "echo1") as listener:
+        yield sent
+
+
+def test_no_vlan_tag_hides_anothers_address(hostile: Hostile, arrives: Callable[[str, bytes], bool]) -> None:
+    """The receiving kernel takes a tag of VLAN 0 off: what is behind it arrives as if there was none."""
+    assert arrives(hostile.pods["shell1"], b"")
+    arrived = {tag: arrives(hostile.pods["shell2"], tags) for tag, tags in {"no tag": b"", **TAGS}.items()}
+    assert not any(arrived.values()), arrived
+    assert arrives(hostile.pods["shell1"], b"")
+
+
+def underlay_rules_are_there(lab: LabHandle) -> bool:
+    listed = lab.exec("node1", "nft", "list", "table", "ip", "testbed-guard").stdout
+    return all(word in listed for word in ("pods do not reach etcd", "192.168.8.11", "masquerade"))
+
+
+def test_deleted_rules_for_pods_are_restored(hostile: Hostile, arrives: Callable[[str, bytes], bool]) -> None:
+    lab = hostile.lab
+    for harm in HARMS:
+        lab.exec("node1", "nft", harm).check()
+        assert arrives(hostile.pods["shell1"], b""), harm
+        wait_until(
+            lambda: not arrives(hostile.pods["shell2"], b""), timeout_s=RESTORED_S, what=f"forgery fails after: {harm}"
+        )
+        wait_until(lambda: underlay_rules_are_there(lab), timeout_s=RESTORED_S, what=f"rules for etcd after: {harm}")
+        assert lab.exec("shell1", "ping", "-c1", "-W1", "192.168.8.11").exit_code == 1, harm
+    assert "PodGuardRestored" in {event["reason"] for event in lab.events()}
 
 
 @pytest.mark.slow

@@ -19,6 +19,7 @@ from testbed.cgroups.groups import Groups
 from testbed.cluster.manifest import PodManifest
 from testbed.cluster.object_key import key_of
 from testbed.host.named_programs import OURS
+from testbed.lab.pod_guard import PodGuard
 from testbed.places import PAUSE
 from testbed.pods.ipam import Ipam
 from testbed.pods.pod import Pod
@@ -132,6 +133,7 @@ class PodNode:
             self.kernel.converge(bridge(self.bridge, mtu=self.overlay_mtu, mac=BRIDGE_MAC))
             self.kernel.ensure_addresses(self.bridge, [IPv4Interface("10.0.46.1/24")], "test")
             self.kernel.set_up(self.bridge, "test")
+            self.guard = PodGuard(self.name, holder.pid, SilentJournal(), self.bridge, [], dns=False)
             self._undo = undo.pop_all()
         return self
 
