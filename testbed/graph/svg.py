@@ -51,7 +51,7 @@ def document(
     headings: tuple[str, str] | None = None,
     below: Figure | None = None,
 ) -> str:
-    """Return the picture with the elements `above` drawn over it, and the figure `below` drawn under it.
+    """Return the picture with the elements `above` drawn over it, and the figure `below` placed under it.
 
     Without `styled`, for a page that has the stylesheet. `headings` replace the lab's own title.
     """

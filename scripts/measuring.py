@@ -1,0 +1,62 @@
+"""What the scripts that measure a lab by its command line share: the lab, its verbs, manifests, arguments."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+
+CLONE = Path(__file__).resolve().parent.parent
+PYTHON = CLONE / ".venv" / "bin" / "python"
+SCRIPT = Path(sys.argv[0]).name
+LAB = f"{SCRIPT}-{os.getpid()}"
+
+
+def testbed(*words: str, stdin: str = "") -> str:
+    """Run a verb on our lab; return its output. Ends the program if the verb fails."""
+    done = subprocess.run(
+        [PYTHON, "-m", "testbed", *words],
+        env={**os.environ, "TESTBED_LAB": LAB},
+        cwd="/",
+        input=stdin,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode != 0:
+        sys.exit(f"error: testbed {' '.join(words)}: exit code {done.returncode}\n{done.stderr}{done.stdout}".rstrip())
+    return done.stdout
+
+
+def manifest(kind: str, name: str, spec: Mapping[str, object], **labels: str) -> str:
+    """Return an object."""
+    version = "networking.k8s.io/v1" if kind == "NetworkPolicy" else "v1"
+    metadata = {"name": name, "labels": labels}
+    return json.dumps({"apiVersion": version, "kind": kind, "metadata": metadata, "spec": spec})
+
+
+def together(manifests: Iterable[str]) -> str:
+    """Return the objects as one stream."""
+    return "\n---\n".join(manifests)
+
+
+def run(cluster: str, measure: Callable[[int], None], changes: int) -> None:
+    """Bring a lab of this cluster file up, measure, take it down; the script's argument replaces `changes`."""
+    given = sys.argv[1:] or [str(changes)]
+    if len(given) > 1 or not given[0].isdecimal():
+        print(f"error: scripts/{SCRIPT}: wrong arguments (got {' '.join(given)}; want [CHANGES])", file=sys.stderr)
+        sys.exit(2)
+    if os.geteuid() != 0:
+        print(f"error: scripts/{SCRIPT}: needs root (want: sudo scripts/{SCRIPT})", file=sys.stderr)
+        sys.exit(3)
+    file = Path(f"/tmp/{LAB}.yaml")
+    try:
+        file.write_text(cluster)
+        testbed("up", str(file), "--lab", LAB)
+        measure(int(given[0]))
+    finally:
+        file.unlink(missing_ok=True)
+        subprocess.run([PYTHON, "-m", "testbed", "down", "--lab", LAB], cwd="/", capture_output=True, check=False)
+    load = ", ".join(f"{value:.1f}" for value in os.getloadavg())
+    print(f"{len(os.sched_getaffinity(0))} processors, load {load}")
