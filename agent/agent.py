@@ -176,9 +176,7 @@ class Agent:
         return self._keep_up(setup, monitor, chains, watch)
 
     def _undo_the_run_before(self, kernel: Kernel, config: NetworkConfig | None) -> None:
-        """Remove what the previous run kept for this one, and what is useless in another network or
-        without an agent.
-        """
+        """Remove the previous run's drop device, which is useless in another network and without an agent."""
         before = read_env(self._options.subnet_file)
         if before is not None and (config is None or before.network != config.network):
             why = "the agent is stopped on purpose" if config is None else "left by a run with another network"

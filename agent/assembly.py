@@ -106,7 +106,7 @@ def refuse_conflicts(config: NetworkConfig, kernel: Kernel) -> None:
 def refuse_other_bridge(options: Options, config: NetworkConfig, kernel: Kernel) -> None:
     """Raise EnvironmentMissing when --bridge names a device of another program, or another bridge is in its place.
 
-    A bridge with an address in the pod network is fine: dockerd made it from our docker_opts.env.
+    The named bridge is fine with an address in the pod network: dockerd made it from our docker_opts.env.
     """
     if options.bridge is None:
         return

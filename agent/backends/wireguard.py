@@ -149,7 +149,7 @@ class WireguardPlan:
         return {"PublicKey": self._public_key, "Port": self._port(family)}
 
     def _peer(self, device: OverlayDevice, lease: Lease) -> WireguardPeer:
-        """Return the WireGuard peer of a lease. Raises ValueError when its backend data is incomplete."""
+        """Return the WireGuard peer of a lease. Raises ValueError when its backend data is incomplete or invalid."""
         public_key, port = peer_data(share_of(lease, device.family)[2], self._port(device.family))
         families = [family for family in self._families_of(device) if has_family(lease, family)]
         return WireguardPeer(

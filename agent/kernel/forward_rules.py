@@ -134,7 +134,7 @@ Look = tuple[BaseChain, Sequence[Rule], RulesOf]
 
 
 def _chains(version: Family) -> Iterator[Look]:
-    """Return every base chain that packets of that IP version pass, except agents' own. The shared one comes first."""
+    """Yield every base chain that packets of that IP version pass, except agents' own. The shared one comes first."""
     for chain in sorted(read_base_chains(list_objects("chains") or ()), key=lambda chain: not chain.shared):
         if chain.sees(version) and not chain.table.startswith(TABLE_PREFIX):
             rules_of = _rules_of(chain)

@@ -103,7 +103,7 @@ def _free(slots: _Slots, taken: Iterable[IPv4Network | IPv6Network]) -> Iterator
 
 
 def _held(slots: _Slots, taken: Iterable[IPv4Network | IPv6Network]) -> Iterator[tuple[int, int]]:
-    """Return intervals of held slots, ascending, disjoint."""
+    """Yield intervals of held slots, ascending, disjoint."""
     intervals = sorted(
         (
             (int(network.network_address) - slots.first_address) // slots.size,

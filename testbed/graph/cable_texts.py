@@ -20,7 +20,7 @@ Wanted = tuple[str, Spot, Spot]
 
 
 def place_texts(layout: GraphLayout, wanted: Sequence[Wanted]) -> Iterator[tuple[str, Spot]]:
-    """Return each text with the start of its baseline. A text without room is omitted; the cable's title has it."""
+    """Yield each text with the start of its baseline. A text without room is omitted; the cable's title has it."""
     segments = [pair for wire in layout.part.wires if wire.kind == "cable" for pair in itertools.pairwise(wire.spots)]
     taken = [box for (kind, _), box in layout.part.boxes.items() if kind in OUTER]
     for words, spot, beside in wanted:
