@@ -124,11 +124,10 @@ def _answer_of(machine: "MachineLine") -> str:
 
 def _options(flags: Sequence[str]) -> "Options":
     from agent.errors import UsageError
-    from testbed.host.limits import GIB, MEMORY, require
+    from testbed.host.limits import FOR_GRPC, require
     from testbed.join.flags import options_of
 
-    # Without this, grpc would abort the whole process.
-    require({MEMORY: GIB})
+    require(FOR_GRPC)
     try:
         options = options_of(flags, os.environ)
     except UsageError as error:

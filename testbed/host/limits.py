@@ -31,6 +31,8 @@ FILE_SIZE = Limit("file size", resource.RLIMIT_FSIZE, "-f", 1024)
 LIMITS = (DESCRIPTORS, TASKS, MEMORY, DATA, FILE_SIZE)
 FOR_A_VERB = {DESCRIPTORS: 64, TASKS: 64, MEMORY: 1 * GIB}
 """Enough for any verb."""
+FOR_GRPC = {limit: FOR_A_VERB[limit] for limit in (DESCRIPTORS, MEMORY)}
+"""With less, grpc may abort the whole process."""
 
 
 def needed(nodes: int, pods: int, *, root: bool) -> Mapping[Limit, int]:

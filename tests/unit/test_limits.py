@@ -3,6 +3,8 @@
 import errno
 import os
 import resource
+import subprocess
+import sys
 
 import pytest
 
@@ -46,3 +48,17 @@ def test_a_refusal_of_the_kernel_names_a_limit(monkeypatch: pytest.MonkeyPatch) 
 def test_another_refusal_of_the_kernel_is_reported_unchanged() -> None:
     error = explained(OSError(errno.ENOSPC, "No space left on device", "/run/x"))
     assert (str(error), error.exit_code) == ("[Errno 28] No space left on device: '/run/x'", 1)
+
+
+def test_too_few_descriptors_for_grpc_are_reported_before_it_aborts_the_process() -> None:
+    done = subprocess.run(
+        ["prlimit", "--nofile=6:6", sys.executable, "-m", "testbed", "machines", "--etcd-endpoints=http://127.0.0.1:1"],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert (done.returncode, done.stderr) == (
+        3,
+        "error: environment: the limit of open files is too low (got 6; want at least 64: ulimit -n)\n",
+    )
