@@ -25,22 +25,13 @@ from testbed.pytest_plugin import NewLab
 from tests.documents import ROOT, blocks
 from tests.e2e.command import read_until
 from tests.e2e.lab import Lab
+from tests.e2e.manifests import deployment
 from tests.waiting import constantly, wait_until
 
 PAGE = "docs/guide/kubectl.md"
 LIMIT_S = 90.0
 OLDEST = (1, 31)
-WEB = """\
-apiVersion: apps/v1
-kind: Deployment
-metadata: {name: applied, labels: {app: applied}}
-spec:
-  replicas: 1
-  selector: {matchLabels: {app: applied}}
-  template:
-    metadata: {labels: {app: applied}}
-    spec: {containers: [{name: web, image: nginx, ports: [{containerPort: 80}]}]}
-"""
+WEB = deployment("applied", "nginx", port=80, labels="app: applied")
 NAMES = ("api", "v1", "apis", "apps", "namespaces", "default", "pods", "shell1", "log", "exec")
 SHAPES = {
     "kubectl get nodes": r"NAME +STATUS +ROLES +AGE +VERSION\n.*\nnode2 +Ready(,SchedulingDisabled)? ",

@@ -18,22 +18,14 @@ from testbed.control.answers.objects import (
 )
 from tests.answer_types import mismatches
 from tests.e2e.lab import Lab
+from tests.e2e.manifests import deployment
 from tests.kubernetes_models import MODELS, deserialized, strangers
 from tests.waiting import wait_until
 
 OURS = {"Lease": LeaseObject, "RouteTable": RouteTableObject, "Name": NameObject}
 OWN_FACTS = {"Pod": PodOwnFacts, "Node": NodeOwnFacts, "Deployment": DeploymentFacts, "Service": ServiceOwnFacts}
 NOT_IN_THE_DEFAULT_CLUSTER = ("Deployment", "ReplicaSet", "DaemonSet", "ConfigMap", "Secret", "NetworkPolicy")
-WORKLOADS = """
-apiVersion: apps/v1
-kind: Deployment
-metadata: {name: web, namespace: default}
-spec:
-  replicas: 2
-  selector: {matchLabels: {app: web}}
-  template:
-    metadata: {labels: {app: web}}
-    spec: {containers: [{name: echo, image: echo, ports: [{containerPort: 80}]}]}
+OTHERS = """\
 ---
 apiVersion: apps/v1
 kind: DaemonSet
@@ -126,7 +118,7 @@ def test_facts_of_the_default_cluster_are_where_a_client_looks_for_them(nginx_to
 
 def test_pods_that_crash_end_and_belong_to_a_deployment_are_read(own_lab: Lab, tmp_path: Path) -> None:
     file = tmp_path / "workloads.yaml"
-    file.write_text(WORKLOADS)
+    file.write_text(f"{deployment('web', 'echo', port=80, replicas=2)}{OTHERS}")
     own_lab.must("apply", "-f", str(file))
     kinds = {kind.name: kind for kind in KINDS}
 
@@ -146,15 +138,15 @@ def test_pods_that_crash_end_and_belong_to_a_deployment_are_read(own_lab: Lab, t
 
     wait_until(all_is_there, timeout_s=15, what="one pod crashes, the other has completed")
 
-    def deployment() -> Any:  # noqa: ANN401 - the client has no types
+    def web() -> Any:  # noqa: ANN401 - the client has no types
         (found,) = read_all(own_lab, kinds["Deployment"])
         return found
 
-    wait_until(lambda: deployment().status.available_replicas == 2, timeout_s=15, what="the Deployment is available")
-    conditions = {one.type: one.status for one in deployment().status.conditions}
+    wait_until(lambda: web().status.available_replicas == 2, timeout_s=15, what="the Deployment is available")
+    conditions = {one.type: one.status for one in web().status.conditions}
     assert conditions == {"Available": "True", "Progressing": "True"}
     (replica_set,) = read_all(own_lab, kinds["ReplicaSet"])
-    assert replica_set.metadata.owner_references[0].uid == deployment().metadata.uid
+    assert replica_set.metadata.owner_references[0].uid == web().metadata.uid
     (daemon_set,) = read_all(own_lab, kinds["DaemonSet"])
     owners = [pod.metadata.owner_references[0].uid for pod in pods().values() if pod.metadata.owner_references]
     assert sorted(owners) == sorted([replica_set.metadata.uid] * 2 + [daemon_set.metadata.uid] * 2)

@@ -10,19 +10,10 @@ import pytest
 
 from tests.e2e.command import read_until
 from tests.e2e.lab import Lab
+from tests.e2e.manifests import deployment
 from tests.waiting import wait_until
 
-DEPLOYMENT = """\
-apiVersion: apps/v1
-kind: Deployment
-metadata: {name: web, labels: {tier: front}}
-spec:
-  replicas: 2
-  selector: {matchLabels: {app: web}}
-  template:
-    metadata: {labels: {app: web}}
-    spec: {containers: [{name: echo, image: echo, ports: [{containerPort: 8080}]}]}
-"""
+DEPLOYMENT = deployment("web", "echo", port=8080, replicas=2, labels="tier: front")
 SERVICE = """\
 apiVersion: v1
 kind: Service
