@@ -1,4 +1,4 @@
-"""Verbs for what is in the lab: get, describe, exec, shell, logs, events, ping, iperf."""
+"""Verbs for what is in the lab: get, describe, exec, shell, events, ping, iperf."""
 
 import os
 import sys
@@ -106,8 +106,15 @@ def _find(record: LabRecord, meant: Meant, namespace: str | None) -> tuple[Found
                 one = ask(record, GET, kind=kind.plural, name=name, namespace=namespace)
                 found[kind] = [*found[kind], *one]
             except TestbedError as failure:
-                missing.append(str(failure))
+                missing.append(_missing(failure))
     return found, missing
+
+
+def _missing(failure: TestbedError) -> str:
+    """Return the line about a name that does not exist; raise any other failure: one of etcd, for example."""
+    if failure.exit_code != TestbedError.exit_code:
+        raise failure
+    return str(failure)
 
 
 def _show_objects(found: Found, output: str | None, *, is_one: bool, with_namespace: bool, with_labels: bool) -> None:
@@ -182,7 +189,7 @@ def describe(
             try:
                 found.append(_described(record, kind, name, where))
             except TestbedError as failure:
-                missing.append(str(failure))
+                missing.append(_missing(failure))
     if output == "json":
         render.as_json(found[0] if named == len(found) == 1 else found)
     else:

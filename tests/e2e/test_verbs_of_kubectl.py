@@ -136,6 +136,15 @@ def test_names_that_are_missing_are_named_beside_those_that_are_shown(lab: Lab) 
     assert [line.partition("echo1")[0] for line in answer.err.splitlines()] == wanted
 
 
+def test_a_name_that_cannot_be_looked_up_is_a_failure_of_etcd_and_not_a_missing_object(two_nodes: Lab) -> None:
+    two_nodes.must("fault", "etcd", "stop", "etcd1")
+    try:
+        answer = two_nodes.testbed("get", "leases", "10.0.1.0-24", "10.0.2.0-24")
+    finally:
+        two_nodes.must("fault", "heal")
+    assert (answer.code, answer.err) == (4, "error: etcd: etcd did not answer within 5 s\n")
+
+
 def test_describe_shows_several_objects_and_without_a_name_all_of_a_kind(lab: Lab) -> None:
     both = lab.json("describe", "po/shell1", "no/node1")
     assert [one["Name"] for one in both] == ["shell1", "node1"]
