@@ -27,9 +27,11 @@ HEADERS: Mapping[Family, int] = {4: 28, 6: 48}
 ATTEMPTS = 2
 """A pair counts as reachable if one of this many requests is answered: the first may coincide with a restart."""
 
+NO_POLICIES = World((), ())
 
-def look(state: LabState, services: Services, names: Names, world: World | None = None) -> JudgedLab:
-    """Return the current state of everything that the judge checks; with `world` without what its policies deny."""
+
+def look(state: LabState, services: Services, names: Names, world: World = NO_POLICIES) -> JudgedLab:
+    """Return the current state of everything that the judge checks, without what the policies of `world` deny."""
     try:
         held = state.registry.leases()
         leases = [_lease(one) for one in held]
@@ -39,18 +41,15 @@ def look(state: LabState, services: Services, names: Names, world: World | None 
     size = _full_size(state)
     has_ipv6 = state.network.ipv6_network is not None
     families: tuple[Family, ...] = (4, 6) if has_ipv6 else (4,)
+    small = [pair for family in families for pair in _pairs(state.pods, family, PAYLOAD)]
+    full = [pair for family in families for pair in _pairs(state.pods, family, bytes(size - HEADERS[family]))]
     return JudgedLab(
         network=str(state.cluster.network["Network"]),
         nodes=[_node(state.overlay, node, held) for node in state.nodes.values()],
         leases=leases,
         etcd=[member.name for member in state.registry.etcd.members],
-        small=[pair for family in families for pair in _pairs(state.pods, family, PAYLOAD) if _may_pass(world, pair)],
-        full=[
-            pair
-            for family in families
-            for pair in _pairs(state.pods, family, bytes(size - HEADERS[family]))
-            if _may_pass(world, pair)
-        ],
+        small=[pair for pair in small if _may_pass(world, pair)],
+        full=[pair for pair in full if _may_pass(world, pair)],
         full_size=size,
         nodes_are_connected=state.overlay.connects_nodes,
         has_ipv6=has_ipv6,
@@ -58,28 +57,28 @@ def look(state: LabState, services: Services, names: Names, world: World | None 
         names=[]
         if names.server is None
         else try_names(
-            [one for one in senders if _reaches(world, one.name, names.server.address, "udp", DNS_PORT)],
+            [one for one in senders if _may_reach(world, one.name, names.server.address, "udp", DNS_PORT)],
             names.server.address,
             names.server.zones[0],
         ),
     )
 
 
-def _may_pass(world: World | None, pair: PairSeen) -> bool:
-    target = world and next((pod for pod in world.pods if str(pod.key) == pair.destination), None)
-    address = target and target.address_of(pair.family)
-    return not address or _reaches(world, pair.source, address, "icmp", None)
+def _may_pass(world: World, pair: PairSeen) -> bool:
+    target = world.pod_named(pair.destination)
+    address = None if target is None else target.address_of(pair.family)
+    return address is None or _may_reach(world, pair.source, address, "icmp", None)
 
 
-def _may_be_served(world: World | None, seen: ServiceSeen, services: Services) -> bool:
+def _may_be_served(world: World, seen: ServiceSeen, services: Services) -> bool:
     """Report whether policies let the pod reach every endpoint, of which the rules choose one at random."""
     name, _, port = seen.service.rpartition(":")
     service = services.numbered.get(key_of(name))
-    if world is None or service is None:
+    if service is None:
         return True
     families: tuple[Family, ...] = (4, 6)
     return all(
-        _reaches(world, seen.source, one.address, "tcp", one.port)
+        _may_reach(world, seen.source, one.address, "tcp", one.port)
         for family in families
         for number, ready in zip(service.spec.ports, endpoints_of(service, services.pods(), family)[0], strict=True)
         if number.port == int(port)
@@ -87,13 +86,11 @@ def _may_be_served(world: World | None, seen: ServiceSeen, services: Services) -
     )
 
 
-def _reaches(world: World | None, source: str, address: IPAddress, protocol: Protocol, port: int | None) -> bool:
-    """Report whether policies let a pod reach an address; True where none are asked."""
-    if world is None:
-        return True
-    pod = next((pod for pod in world.pods if str(pod.key) == source), None)
+def _may_reach(world: World, source: str, address: IPAddress, protocol: Protocol, port: int | None) -> bool:
+    """Report whether policies let a pod reach an address."""
+    pod = world.pod_named(source)
     own = None if pod is None else pod.address_of(address.version)
-    if own is None:
+    if not world.policies or own is None:
         return True
     return evaluate(world, End(own, pod), world.at(address), protocol, port).allowed
 

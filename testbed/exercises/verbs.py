@@ -15,7 +15,7 @@ from testbed.errors import InvalidInput, TestbedError
 from testbed.exercises.breakage import break_lab
 from testbed.exercises.catalogue import EXERCISES, Exercise
 from testbed.exercises.judge import judge, losses
-from testbed.exercises.look import look
+from testbed.exercises.look import NO_POLICIES, look
 from testbed.exercises.variant import Variant, variant_of
 from testbed.faults.explain import Loss
 from testbed.lab.clock import now
@@ -66,7 +66,7 @@ class _Exercises:
         """Return the judge's verdicts, and the current exercise."""
         record = self._read()
         # In an exercise a policy may be the fault.
-        world = self._policies.world() if record is None else None
+        world = self._policies.world() if record is None else NO_POLICIES
         seen = look(self._state, self._services, self._names, world)
         checks = [one.line() for one in judge(seen)]
         return {

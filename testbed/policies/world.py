@@ -83,7 +83,19 @@ class World:
 
     def at(self, address: IPAddress) -> End:
         """Return the owner of an address."""
-        return End(address, next((pod for pod in self.pods if address in pod.addresses), None))
+        return End(address, self._pods_by_address.get(address))
+
+    def pod_named(self, name: str) -> PolicyPod | None:
+        """Return the pod with that unique name: `client`, `shop/client`."""
+        return self._pods_by_name.get(name)
+
+    @cached_property
+    def _pods_by_address(self) -> Mapping[IPAddress, PolicyPod]:
+        return {address: pod for pod in self.pods for address in pod.addresses}
+
+    @cached_property
+    def _pods_by_name(self) -> Mapping[str, PolicyPod]:
+        return {str(pod.key): pod for pod in self.pods}
 
     def isolating(self, pod: PolicyPod, direction: Direction) -> list[NetworkPolicy]:
         """Return the policies that isolate a pod in a direction, in order."""
