@@ -8,7 +8,7 @@ from testbed.capture.map import End, Map
 from testbed.control.answers.trace import HopFrame, HopLayer, HopPacket, TraceHop
 from testbed.trace.reasons import Known, reason
 from testbed.trace.recognise import Role
-from testbed.trace.story import Step, describe
+from testbed.trace.timeline import Step, describe
 from testbed.trace.verdict import is_delivered
 from testbed.trace.watch import Sighting
 

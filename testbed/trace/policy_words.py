@@ -11,7 +11,7 @@ from testbed.policies.evaluate import Decision, decide, denial
 from testbed.policies.tables import TABLE
 from testbed.policies.world import End, PolicyPod, Protocol, World, names_of
 from testbed.trace.recognise import Role
-from testbed.trace.story import Step
+from testbed.trace.timeline import Step
 
 CHAIN = re.compile(rf"table {TABLE}, chain (?P<direction>ingress|egress)-(?P<pod>[^\s:]+)")
 DIRECTIONS: Mapping[str, Direction] = {"ingress": "Ingress", "egress": "Egress"}

@@ -6,7 +6,7 @@ from typing import Protocol
 from agent.kernel.values import IPAddress, Link, Route
 from testbed.capture.headers import Packet, endpoint
 from testbed.trace.recognise import Role
-from testbed.trace.story import Step
+from testbed.trace.timeline import Step
 
 ETHERNET_ADDRESS = slice(0, 6)
 """The destination's, in a frame."""

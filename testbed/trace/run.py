@@ -24,9 +24,9 @@ from testbed.trace.order import in_order
 from testbed.trace.packet_filter import probe_filters
 from testbed.trace.policy_words import PolicyWords, passed_words
 from testbed.trace.recognise import Protocol, Recogniser, Role
-from testbed.trace.sealed import unsealed
-from testbed.trace.story import Step, Story, tell
+from testbed.trace.sealed import match_encrypted
 from testbed.trace.suspects import Finding, Suspects
+from testbed.trace.timeline import Step, Timeline, build_timeline
 from testbed.trace.traced_packet import TracedPacket, WantedPacket
 from testbed.trace.verdict import TraceVerdict, judge
 from testbed.trace.watch import PacketWatch, Sighting
@@ -104,17 +104,17 @@ def trace(
             probe.send()
             until = time.monotonic() + asked.timeout_s
             watch.collect(lambda: probe.settled() or client_left(0), until, also=(probe.fileno(),))
-            story = _story(watch, known, probe)
-            mtus = {step.end: watch.mtu(*step.end) for step in (*story.steps, *story.strays)}
+            timeline = _timeline(watch, known, probe)
+            mtus = {step.end: watch.mtu(*step.end) for step in (*timeline.steps, *timeline.strays)}
 
         def another() -> TracedPacket:
             # Only then is a port chosen by the user free again.
             probe.close()
             return TracedPacket(pid, wanted)
 
-        verdict = judge(story, probe.outcome, probe.unacknowledged(), known)
+        verdict = judge(timeline, probe.outcome, probe.unacknowledged(), known)
         with Facts(known, state.nodes, state.underlay, services, another, state.seen_in_kernel) as facts:
-            shown = _shown(story, with_data=verdict.outcome == "data lost" or size > 1)
+            shown = _shown(timeline, with_data=verdict.outcome == "data lost" or size > 1)
             words = PolicyWords(policies.world())
             hops = hop_list(shown, known, facts, mtus, with_headers=asked.with_headers)
             passed = words.passed(shown)
@@ -122,9 +122,9 @@ def trace(
                 hops[number]["why"] += f"; {passed_words(policy)}"
             sent = _probe_json(asked, probe, destination, size)
             network = state.network.network if destination.version == 4 else state.network.ipv6_network
-            found = _findings(verdict, story, probe, place, known, facts, evidence, network, words)
+            found = _findings(verdict, timeline, probe, place, known, facts, evidence, network, words)
             if verdict.outcome not in ARRIVED:
-                _name_faults(found.finding, explained([(asked.source, _far_end(story, known, asked, destination))]))
+                _name_faults(found.finding, explained([(asked.source, _far_end(timeline, known, asked, destination))]))
             answer: TraceAnswer = {
                 "probe": sent,
                 "outcome": verdict.outcome,
@@ -136,8 +136,8 @@ def trace(
                 "hints": found.finding.hints,
                 "drops": found.drops,
                 "counters": found.kernels,
-                "strays": hop_list(story.strays, known, facts, mtus),
-                "repeated": story.again,
+                "strays": hop_list(timeline.strays, known, facts, mtus),
+                "repeated": timeline.again,
                 "unwatched": watch.missed,
             }
     finally:
@@ -171,9 +171,9 @@ def _frames(watch: PacketWatch, known: Map) -> list[TracedFrame]:
     ]
 
 
-def _shown(story: Story, *, with_data: bool) -> list[Step]:
+def _shown(timeline: Timeline, *, with_data: bool) -> list[Step]:
     # The byte after TCP's handshake takes the same path as the handshake, unless its arrival is in question.
-    return [step for step in story.steps if step.role is not Role.DATA or with_data]
+    return [step for step in timeline.steps if step.role is not Role.DATA or with_data]
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,7 +187,7 @@ class _Found:
 
 def _findings(
     verdict: TraceVerdict,
-    story: Story,
+    timeline: Timeline,
     probe: TracedPacket,
     place: str,
     known: Map,
@@ -203,17 +203,17 @@ def _findings(
     finding = Finding()
     if verdict.lost is not None:
         about = Role.REPLY_ERROR if verdict.lost.role is Role.REPLY else Role.ERROR
-        finding = suspects.about(verdict.lost, story.leg(about), story.leg(verdict.lost.role))
+        finding = suspects.about(verdict.lost, timeline.leg(about), timeline.leg(verdict.lost.role))
     elif verdict.outcome == "not sent":
         finding = suspects.about_sender(place, probe.wanted.destination, probe.outcome)
     return _Found(finding, drops, kernels)
 
 
-def _far_end(story: Story, known: Map, asked: TraceRequest, destination: IPAddress) -> str | None:
+def _far_end(timeline: Timeline, known: Map, asked: TraceRequest, destination: IPAddress) -> str | None:
     """Return the request's destination: behind a Service, the pod that its rules chose; None while none is chosen."""
     if asked.destination in known.place_of:
         return asked.destination
-    chosen = [step.inner.header.destination for step in story.leg(Role.REQUEST)]
+    chosen = [step.inner.header.destination for step in timeline.leg(Role.REQUEST)]
     return known.addresses.get(chosen[-1] if chosen else destination)
 
 
@@ -237,16 +237,16 @@ def _lost_json(lost: Step | None, finding: Finding, known: Map) -> TraceLoss | N
     }
 
 
-def _story(watch: PacketWatch, known: Map, probe: TracedPacket) -> Story:
+def _timeline(watch: PacketWatch, known: Map, probe: TracedPacket) -> Timeline:
     ordered = in_order(_sightings(watch, known), known.cables)
     ports = frozenset(known.switch_ports) | {
         interface for place, interface in known.cables if place in known.nodes and not interface.startswith(place)
     }
-    return tell(ordered, Recogniser(probe.mark), known.cables, ports)
+    return build_timeline(ordered, Recogniser(probe.mark), known.cables, ports)
 
 
 def _sightings(watch: PacketWatch, known: Map) -> list[Sighting]:
-    return unsealed(list(watch.sightings()), known.overlay, known.overlay_devices)
+    return match_encrypted(list(watch.sightings()), known.overlay, known.overlay_devices)
 
 
 def _in_namespace(asked: TraceRequest, known: Map, services: Services) -> TraceRequest:

@@ -21,7 +21,7 @@ Datagram = tuple[IPAddress, IPAddress, int, int]
 """Its identity: source and destination address, receiver's index, counter."""
 
 
-def unsealed(sightings: Sequence[Sighting], overlay: Encapsulation, devices: Collection[str]) -> list[Sighting]:
+def match_encrypted(sightings: Sequence[Sighting], overlay: Encapsulation, devices: Collection[str]) -> list[Sighting]:
     """Return the sightings with the probe's packets in the datagrams that carry them, and without all other datagrams.
 
     `devices` are the overlay's, on which the packets are seen before they are encrypted.

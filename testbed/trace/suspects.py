@@ -12,7 +12,7 @@ from testbed.trace.evidence import Counters
 from testbed.trace.facts import STANDS_STILL, Facts
 from testbed.trace.policy_words import PolicyWords
 from testbed.trace.reasons import route_words
-from testbed.trace.story import Step, error_words
+from testbed.trace.timeline import Step, error_words
 
 DROP_WORDS = {
     "peer": "the datagram's sender holds no lease known to this agent",

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from testbed.capture.map import Map
 from testbed.control.answers.trace import Outcome
 from testbed.trace.recognise import Role
-from testbed.trace.story import Step, Story
+from testbed.trace.timeline import Step, Timeline
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,18 +18,18 @@ class TraceVerdict:
     """The last sighting of the packet that did not arrive."""
 
 
-def judge(story: Story, said: str | None, unacknowledged: int, known: Map) -> TraceVerdict:
+def judge(timeline: Timeline, said: str | None, unacknowledged: int, known: Map) -> TraceVerdict:
     """Judge the probe; `said`: the sender's kernel's result (`Probe.outcome`); `unacknowledged`: payload bytes in
     flight.
     """
-    request, reply, data = story.leg(Role.REQUEST), story.leg(Role.REPLY), story.leg(Role.DATA)
+    request, reply, data = timeline.leg(Role.REQUEST), timeline.leg(Role.REPLY), timeline.leg(Role.DATA)
     if said == "answered":
         return TraceVerdict("data lost", _last(data) or _last(request)) if unacknowledged else TraceVerdict("answered")
     if said == "refused":
         return TraceVerdict("refused")
     if not request:
         return TraceVerdict("not sent")
-    if story.leg(Role.ERROR):
+    if timeline.leg(Role.ERROR):
         return TraceVerdict("unreachable", _last(request))
     if not any(is_delivered(step, known) for step in request):
         return TraceVerdict("lost", _last(request))

@@ -14,7 +14,7 @@ from testbed.trace.hops import narrow_places
 from testbed.trace.nft_trace import Dropped, dropped_by, marking_table, trace_messages
 from testbed.trace.reasons import reason
 from testbed.trace.recognise import Mark, Role
-from testbed.trace.story import Step
+from testbed.trace.timeline import Step
 from testbed.trace.watch import Sighting
 from tests.packets import ipv4, tcp, udp
 

@@ -4,7 +4,7 @@ import secrets
 import struct
 
 from testbed.capture.headers import Encapsulation, unwrap
-from testbed.trace.sealed import unsealed
+from testbed.trace.sealed import match_encrypted
 from testbed.trace.watch import Sighting
 from tests.packets import ipv4, tcp, udp
 
@@ -28,8 +28,8 @@ def seen(place: str, number: int, interface: str, direction: str, frame: bytes) 
 
 def carriers(*sightings: Sighting) -> dict[str, bytes]:
     """Return, by interface, the inner packet of datagrams that carry the probe's packets."""
-    told = unsealed(sightings, WIREGUARD, {"flannel-wg"})
-    carried = [one for one in told if one.wrapped.outer is not None]
+    read = match_encrypted(sightings, WIREGUARD, {"flannel-wg"})
+    carried = [one for one in read if one.wrapped.outer is not None]
     return {f"{one.place} {one.interface}": one.frame[one.wrapped.inner.offset :] for one in carried}
 
 
@@ -70,7 +70,7 @@ def test_earlier_datagrams_handshakes_and_other_ports_are_none_of_its() -> None:
 
 def test_early_replies_are_kept_and_datagrams_of_others_are_dropped() -> None:
     sealed = datagram(5, len(PROBE))
-    told = unsealed(
+    read = match_encrypted(
         [
             seen("node1", 1, "flannel-wg", "out", PROBE),
             seen("node1", 2, "uplink", "out", sealed),
@@ -79,4 +79,4 @@ def test_early_replies_are_kept_and_datagrams_of_others_are_dropped() -> None:
         WIREGUARD,
         {"flannel-wg"},
     )
-    assert [(one.interface, one.sealed) for one in told] == [("flannel-wg", None), ("uplink", sealed)]
+    assert [(one.interface, one.sealed) for one in read] == [("flannel-wg", None), ("uplink", sealed)]

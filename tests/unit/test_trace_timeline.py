@@ -1,9 +1,9 @@
-"""Order and story of sightings: pure parts of `testbed trace`."""
+"""Order and timeline of sightings: pure parts of `testbed trace`."""
 
 from testbed.capture.headers import Encapsulation, unwrap
 from testbed.trace.order import in_order
 from testbed.trace.recognise import Mark, Recogniser, Role
-from testbed.trace.story import Story, tell
+from testbed.trace.timeline import Timeline, build_timeline
 from testbed.trace.watch import Sighting
 from tests.dual_stack_frames import (
     CARRIED_ECHO,
@@ -43,12 +43,12 @@ def sighting(
     return Sighting(place, number, at_ns, interface, direction == "out", other, 65534, frame, 0, wrapped)
 
 
-def told(*seen: Sighting) -> Story:
-    return tell(in_order(seen, CABLES), Recogniser(Mark("tcp", COOKIE)), CABLES, frozenset({"vetha"}))
+def timeline_of(*seen: Sighting) -> Timeline:
+    return build_timeline(in_order(seen, CABLES), Recogniser(Mark("tcp", COOKIE)), CABLES, frozenset({"vetha"}))
 
 
-def shown(story: Story) -> list[tuple[str, str]]:
-    return [(step.sighting.interface, step.role.value) for step in story.steps]
+def shown(timeline: Timeline) -> list[tuple[str, str]]:
+    return [(step.sighting.interface, step.role.value) for step in timeline.steps]
 
 
 def test_equal_stamps_are_ordered_by_position() -> None:
@@ -57,7 +57,7 @@ def test_equal_stamps_are_ordered_by_position() -> None:
         sighting("n", "vetha", "in", 100, request(), number=1),
         sighting("a", "eth0", "out", 100, request(), number=1),
     )
-    assert [interface for interface, _ in shown(told(*seen))] == ["eth0", "vetha", "docker0"]
+    assert [interface for interface, _ in shown(timeline_of(*seen))] == ["eth0", "vetha", "docker0"]
 
 
 def test_stamps_that_run_backwards_over_a_cable_do_not_turn_it_round() -> None:
@@ -65,46 +65,46 @@ def test_stamps_that_run_backwards_over_a_cable_do_not_turn_it_round() -> None:
         sighting("n", "vetha", "in", 99, request(), number=1),
         sighting("a", "eth0", "out", 100, request(), number=1),
     )
-    assert [interface for interface, _ in shown(told(*seen))] == ["eth0", "vetha"]
+    assert [interface for interface, _ in shown(timeline_of(*seen))] == ["eth0", "vetha"]
 
 
 def test_carried_request_and_answer_are_the_same_packets_as_plain_ones() -> None:
     wrapped = ipv4("192.168.8.1", "192.168.8.2", udp(8285, 8285, request(ttl=63)))
-    story = told(
+    timeline = timeline_of(
         sighting("a", "eth0", "out", 1, request(), number=1),
         sighting("n", "uplink", "out", 2, wrapped, number=1),
         sighting("n", "flannel0", "in", 3, answer(), number=2),
     )
-    assert shown(story) == [("eth0", "request"), ("uplink", "request"), ("flannel0", "reply")]
+    assert shown(timeline) == [("eth0", "request"), ("uplink", "request"), ("flannel0", "reply")]
 
 
 def test_translated_addresses_do_not_hide_it() -> None:
-    story = told(
+    timeline = timeline_of(
         sighting("a", "eth0", "out", 1, request(destination="10.96.0.1"), number=1),
         sighting("n", "eth1", "out", 2, request("192.168.8.1", "10.0.2.2", ttl=63), number=1),
         sighting("n", "eth1", "in", 3, answer("10.0.2.2", "192.168.8.1"), number=2),
         sighting("a", "eth0", "in", 4, answer("10.96.0.1"), number=2),
     )
-    assert [role for _, role in shown(story)] == ["request", "request", "reply", "reply"]
+    assert [role for _, role in shown(timeline)] == ["request", "request", "reply", "reply"]
 
 
 def test_retransmitted_packet_is_counted_and_not_shown_twice() -> None:
-    story = told(
+    timeline = timeline_of(
         sighting("a", "eth0", "out", 1, request(), number=1),
         sighting("a", "eth0", "out", 9, request(identification=8), number=2),
     )
-    assert shown(story) == [("eth0", "request")]
-    assert story.again == 1
+    assert shown(timeline) == [("eth0", "request")]
+    assert timeline.again == 1
 
 
 def test_copy_for_another_machine_is_a_stray() -> None:
-    story = told(
+    timeline = timeline_of(
         sighting("a", "eth0", "out", 1, request(), number=1),
         sighting("b", "eth0", "in", 2, request(), number=1, other=True),
         sighting("c", "eth0", "in", 3, request(), number=1),
     )
-    assert [step.sighting.place for step in story.steps] == ["a", "c"]
-    assert [step.sighting.place for step in story.strays] == ["b"]
+    assert [step.sighting.place for step in timeline.steps] == ["a", "c"]
+    assert [step.sighting.place for step in timeline.strays] == ["b"]
 
 
 def test_other_connections_are_not_the_probes() -> None:

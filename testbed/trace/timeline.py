@@ -61,7 +61,7 @@ class Step:
 
 
 @dataclass(slots=True)
-class Story:
+class Timeline:
     """All sightings of a probe, in order."""
 
     steps: list[Step] = field(default_factory=list)
@@ -78,23 +78,23 @@ class Story:
         return [step for step in self.steps if step.role is role]
 
 
-def tell(
+def build_timeline(
     ordered: Sequence[Sighting], recogniser: Recogniser, cables: Mapping[End, End], ports: frozenset[str]
-) -> Story:
+) -> Timeline:
     """Build the timeline; `ports` are interfaces of the lab's namespace and of nodes that are ports of a bridge."""
-    story = Story()
+    timeline = Timeline()
     found = []
     for sighting in ordered:
         role = recogniser.role(sighting.frame, sighting.wrapped.inner)
         if role in LEGS:
             found.append(Step(role, sighting))
         elif role is not None:
-            story.others += 1
-    first, story.again = _first_copies(found)
+            timeline.others += 1
+    first, timeline.again = _first_copies(found)
     astray = set(_astray(first, cables, ports))
     for number, step in enumerate(first):
-        (story.strays if number in astray else story.steps).append(step)
-    return story
+        (timeline.strays if number in astray else timeline.steps).append(step)
+    return timeline
 
 
 def _first_copies(found: Sequence[Step]) -> tuple[list[Step], int]:
