@@ -38,7 +38,7 @@ files_option = click.option(
     help="A file of manifests, a directory of such, or a web address; - is standard input.",
 )
 MOST_PAIRS = 30
-"""Of pods that a dry run shows."""
+"""The most pairs of pods that a dry run shows."""
 recursive_option = click.option("-R", "--recursive", is_flag=True, help="Read directories recursively.")
 
 
@@ -99,7 +99,7 @@ def apply(
             render.columns(
                 ("from", "to", "gains", "loses"),
                 (
-                    (one["source"], one["target"], ports(one["gains"]), ports(one["loses"]))
+                    (one["source"], one["target"], _ports(one["gains"]), _ports(one["loses"]))
                     for one in changed[:MOST_PAIRS]
                 ),
             )
@@ -109,7 +109,7 @@ def apply(
             next_commands(record.name, f"get all -o wide{_where(answer)}")
 
 
-def ports(those: Sequence[str]) -> str | None:
+def _ports(those: Sequence[str]) -> str | None:
     """Return ports in a cell; None for none."""
     return ", ".join(those) or None
 

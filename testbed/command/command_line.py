@@ -194,8 +194,9 @@ def needs_root(verb: str) -> None:
 
 
 def bare_name(name: str) -> str:
-    """Return `pod/nginx`, as kubectl users write it, without the kind; `deploy/web`, any of its pods,
-    keeps its kind.
+    """Return `pod/nginx`, as kubectl users write it, without the kind.
+
+    `deploy/web` keeps its kind: it is any of the Deployment's pods.
     """
     word, slash, rest = name.partition("/")
     kind = kind_named(word) if slash else None

@@ -7,8 +7,9 @@ from typing import Any
 import click
 from click.shell_completion import CompletionItem
 
-from testbed.cluster.kinds import ALL, BY_WORD, KINDS, NAMESPACE, Kind
+from testbed.cluster.kinds import ALL, KINDS, NAMESPACE, Kind
 from testbed.cluster.object_key import DEFAULT_NAMESPACE
+from testbed.command.object_words import kind_named
 from testbed.control.client import ask, find_lab, running_labs
 from testbed.control.questions import GET, STATUS
 from testbed.errors import TestbedError
@@ -81,10 +82,10 @@ def _kinds_of(context: click.Context) -> list[Kind]:
 def _names_of(word: str, context: click.Context, incomplete: str) -> list[CompletionItem]:
     found: Sequence[Any] = ()
     with contextlib.suppress(TestbedError, OSError):
-        if word in BY_WORD:
+        if kind := kind_named(word):
             lab = find_lab(context.params.get("lab"))
             here = context.params.get("namespace") or DEFAULT_NAMESPACE
-            found = ask(lab, GET, answer_within_s=ANSWER_LIMIT_S, kind=BY_WORD[word].plural, namespace=here)
+            found = ask(lab, GET, answer_within_s=ANSWER_LIMIT_S, kind=kind.plural, namespace=here)
     return _items([item["metadata"]["name"] for item in found], incomplete)
 
 

@@ -47,12 +47,10 @@ def logs(
 
     if bool(name) == bool(selector):
         raise click.UsageError("want POD|NODE|ETCD|lab, or -l LABELS", click.get_current_context())
-    for one, other in (
-        (container and "-c", all_containers and "--all-containers"),
-        (previous and "-p", follow and "-f"),
-    ):
-        if one and other:
-            raise click.UsageError(f"want {one} or {other}, not both", click.get_current_context())
+    if container and all_containers:
+        raise click.UsageError("want -c or --all-containers, not both", click.get_current_context())
+    if previous and follow:
+        raise click.UsageError("want -p or -f, not both", click.get_current_context())
     requirements = read_selector(selector)
     record, several = find_lab(lab), None
     if requirements:

@@ -41,7 +41,7 @@ def join(flags: tuple[str, ...]) -> int:
     if wrong := problems(options):
         raise TestbedError("\n".join(map(str, wrong)), _exit_code(wrong[0]))
     with JoinedMachine(flags, options, os.environ) as machine:
-        state = machine.await_ready(lambda lacking: print(f"waiting for   {lacking}"))
+        state = machine.await_ready(lambda missing: print(f"waiting for   {missing}"))
         if state is None:
             return machine.wait() or 1
         _say_joined(state, options, flags)

@@ -1,6 +1,6 @@
-"""The objects named on a command line, in kubectl's forms:
+"""The objects named on a command line, in kubectl's forms. Pure.
 
-`pods`, `po,svc web`, `pod a b`, `deploy/web svc/web`. Pure.
+`pods`, `po,svc web`, `pod a b`, `deploy/web svc/web`
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -29,9 +29,9 @@ def name_of(item: Mapping[str, Any]) -> str:
 
 
 def objects_meant(words: Sequence[str], wanted: Collection[Kind], *, may_be_all: bool = False) -> Meant:
-    """Return the named objects; `wanted` are the verb's kinds, `may_be_all`:
+    """Return the named objects, of the verb's kinds `wanted`. Raises click.UsageError.
 
-    `all` stands for several. Raises click.UsageError.
+    `may_be_all`: the word `all` stands for several kinds.
     """
     if words and "/" in words[0]:
         return _by_pairs(words, wanted)

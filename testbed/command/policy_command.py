@@ -50,7 +50,7 @@ def policy(
     from testbed.output import tables as render
     from testbed.trace.arguments import split_end
 
-    if matrix is (source is not None) or (source is None) is not (destination is None):
+    if (source is None) != matrix or (destination is None) != matrix:
         raise click.UsageError("want SRC and DST[:PORT], or --matrix", click.get_current_context())
     record = find_lab(lab)
     if matrix:

@@ -10,8 +10,8 @@ lease. So each fault breaks something else, or keeps the agent from repairing it
     mtu             of a switch's port, which no agent watches
     service         the Service itself is changed, as a user would
     dns             a route of the node loses what pods send to the DNS
-    policy          a NetworkPolicy lets a pod hear only pods whose label is misspelled
-    egress-policy   a NetworkPolicy lets a pod ask the DNS, and nothing else
+    policy          a NetworkPolicy admits only pods with a label that is misspelled
+    egress-policy   a NetworkPolicy lets a pod query the DNS, and nothing else
     policy-route    a rule sends the overlay's destinations to a table that loses them
 """
 
@@ -49,7 +49,7 @@ for _ in range(2000):
 while port.recv(65535):
     pass
 """
-NOBODYS_MAC = "02:00:5e:00:53:01"
+UNUSED_MAC = "02:00:5e:00:53:01"
 RULE_PRIORITY = 100
 
 
@@ -101,7 +101,7 @@ def _drop_by_rule(broken: Broken) -> None:
 
 def _pin_neighbour(broken: Broken) -> None:
     address = str(broken.pod.address)
-    entry = [address, "lladdr", NOBODYS_MAC, "dev", broken.node.bridge, "nud", "permanent"]
+    entry = [address, "lladdr", UNUSED_MAC, "dev", broken.node.bridge, "nud", "permanent"]
     run(broken.node.pid, ["ip", "neighbour", "replace", *entry])
 
 

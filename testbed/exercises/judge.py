@@ -46,8 +46,8 @@ class JudgedLease:
         return frozenset({self.subnet} if self.ipv6 is None else {self.subnet, self.ipv6[0]})
 
     @property
-    def ways(self) -> frozenset[tuple[str, str]]:
-        """Return each subnet with each address: one tunnel may carry both families."""
+    def entries(self) -> frozenset[tuple[str, str]]:
+        """Return the possible forwarding entries: one tunnel may carry both families."""
         addresses = {self.address} if self.ipv6 is None else {self.address, self.ipv6[1]}
         return frozenset((subnet, address) for subnet in self.subnets for address in addresses)
 
@@ -193,7 +193,7 @@ def _is_forwarded(entries: frozenset[tuple[str, str]], leases: Sequence[JudgedLe
     """Report whether each subnet has one entry, which leads to its holder."""
     known = sorted(subnet for subnet, _ in entries)
     wanted = sorted(subnet for lease in leases for subnet in lease.subnets)
-    return known == wanted and all(any(entry in lease.ways for lease in leases) for entry in entries)
+    return known == wanted and all(any(entry in lease.entries for lease in leases) for entry in entries)
 
 
 def _routes(seen: JudgedLab) -> list[str]:

@@ -188,12 +188,12 @@ class EtcdFaults:
         self._await_healthy(member, alarmed_too=True)
 
     def _await_healthy(self, member: EtcdMember, *, alarmed_too: bool = False) -> None:
-        def lacking() -> str:
+        def missing() -> str:
             if member.healthy() or (alarmed_too and member.answers()):
                 return ""
             return member.why_not_healthy() or ""
 
-        if why := wait_for(lacking, ANSWER_LIMIT_S):
+        if why := wait_for(missing, ANSWER_LIMIT_S):
             raise FaultImpossible(f"after {ANSWER_LIMIT_S:g} s: {why}")
 
     def _await_alarm(self, *, on: bool) -> None:

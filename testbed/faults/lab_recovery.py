@@ -61,9 +61,9 @@ class LabRecovery:
                 yield NotReady("etcd", member.name, why)
         nodes = [node for node in self._state.nodes.values() if node.expected]
         with ThreadPoolExecutor(ASKERS, "ask node") as askers:
-            for node, lacking in zip(nodes, askers.map(lambda one: one.why_not_ready(), nodes), strict=True):
-                if lacking:
-                    yield NotReady(node.name, node.name, lacking)
+            for node, missing in zip(nodes, askers.map(lambda one: one.why_not_ready(), nodes), strict=True):
+                if missing:
+                    yield NotReady(node.name, node.name, missing)
         yield from self._pods()
         for why in self._names.why_not_served():
             yield NotReady("names", GATEWAY, why)

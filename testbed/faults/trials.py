@@ -140,4 +140,4 @@ TRIALS = (
     Trial("F42", ("pod kill shell1",), 5, untouched=frozenset({("shell2", "shell3"), ("shell3", "shell2")})),
 )
 CONTROL = Trial("control", (), 5, hold_s=2, gap_s=0, slow=False)
-"""Without a fault, so without losses: heartbeats that tell a fault from a slow machine."""
+"""Without a fault, so without losses: heartbeats that distinguish a fault from a slow machine."""

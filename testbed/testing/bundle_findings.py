@@ -87,7 +87,7 @@ def _pods(files: Files) -> Iterator[str]:
 
 
 def _routes(files: Files) -> Iterator[str]:
-    """Yield nodes without a route into the overlay, and nodes whose forwarding table lacks a lease."""
+    """Yield nodes without a route into the overlay, and nodes without a lease in their forwarding table."""
     status = _json(files, "status.json") or {}
     apart = {node["name"] for node in status.get("nodes", []) if not node["peers"]["expected"]}
     leases = _json(files, "get/leases.json") or []
@@ -180,9 +180,7 @@ def _pod_routes(files: Files) -> Iterator[str]:
 def _rules(files: Files) -> tuple[list[str], list[str], list[str]]:
     """Return rules that drop packets: ours and others' with a nonzero counter, and others' without a counter.
 
-    A zero counter means no drops.
-
-    Tables of faults are skipped.
+    Rules of faults are skipped, which have their own finding.
     """
     own, foreign, silent = list[str](), list[str](), list[str]()
     has_faults = bool(_json(files, "faults.json"))

@@ -90,7 +90,7 @@ class _Capture(threading.Thread):
             self._lifeline = None
 
     def _listen(self, file: Path) -> bool:
-        """Capture until told to end or the device is deleted; return True if the file holds a capture."""
+        """Capture until the end is requested or the device is deleted; return True if the file holds a capture."""
         stdin, lifeline = os.pipe()
         errors = os.memfd_create("tcpdump")
         packets = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)

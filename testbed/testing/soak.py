@@ -82,10 +82,10 @@ def replay(history: Path) -> list[Trial]:
 
 
 class Soak:
-    """One soak of one lab; `history` gets a JSON line for each attempt, `tell` a line for people."""
+    """One soak of one lab; `history` gets a JSON line for each attempt, `report` a line for people."""
 
-    def __init__(self, lab: LabHandle, heartbeats: Heartbeats, history: IO[str], tell: Callable[[str], None]) -> None:
-        self._lab, self._heartbeats, self._history, self._tell = lab, heartbeats, history, tell
+    def __init__(self, lab: LabHandle, heartbeats: Heartbeats, history: IO[str], report: Callable[[str], None]) -> None:
+        self._lab, self._heartbeats, self._history, self._report = lab, heartbeats, history, report
         self._began = time.monotonic()
         self._outcome = Outcome()
 
@@ -108,7 +108,9 @@ class Soak:
             if found.problems and attempt.busy:
                 result += f" (a task waited for a processor {attempt.waited:.0%} of the time)"
             after_s = time.monotonic() - self._began
-            self._tell(f"{after_s:6.0f} s  {trial.name}: {found.measured_s:.1f} s, gap {found.gap or 'none'}: {result}")
+            self._report(
+                f"{after_s:6.0f} s  {trial.name}: {found.measured_s:.1f} s, gap {found.gap or 'none'}: {result}"
+            )
             if attempt.is_last:
                 self._outcome.problems += [f"{trial.name}: {problem}" for problem in found.problems]
             else:

@@ -90,9 +90,9 @@ class Feed:
             began = time.monotonic()
             try:
                 self._look()
-                self._tell("problem", {"text": ""})
+                self._publish("problem", {"text": ""})
             except TestbedError as failure:
-                self._tell("problem", {"text": str(failure)})
+                self._publish("problem", {"text": str(failure)})
                 self._find_again()
             self._hurry.wait(max(PERIOD_S, COST_FACTOR * (time.monotonic() - began)))
             self._hurry.clear()
@@ -109,32 +109,32 @@ class Feed:
         facts = facts_of_lab(self._record, ANSWER_LIMIT_S)
         at = time.monotonic()
         layout = lay_out(graph_of(facts))
-        self._tell("picture", {"svg": document(layout, styled=False), "nodes": [n["name"] for n in facts["nodes"]]})
-        self._tell("state", {"lab": facts["lab"], "state": facts["state"]})
+        self._publish("picture", {"svg": document(layout, styled=False), "nodes": [n["name"] for n in facts["nodes"]]})
+        self._publish("state", {"lab": facts["lab"], "state": facts["state"]})
         for name, make in (("nodes", tables.nodes), ("pods", tables.pods), ("forwarding", tables.forwarding)):
-            self._tell(name, {"table": make(facts)})
+            self._publish(name, {"table": make(facts)})
         if self._before is not None:
-            self._tell("traffic", {"rates": rates(self._before[1], facts, at - self._before[0])})
+            self._publish("traffic", {"rates": rates(self._before[1], facts, at - self._before[0])})
         self._before = (at, facts)
-        self._tell("events", {"table": tables.events(self._ask(EVENTS))})
+        self._publish("events", {"table": tables.events(self._ask(EVENTS))})
         said = [sentence(fault) for fault in facts["faults"]]
-        self._tell("faults", {"table": tables.faults(facts["faults"]), "said": said})
+        self._publish("faults", {"table": tables.faults(facts["faults"]), "said": said})
         if at - self._slow_at >= SLOW_PERIOD_S:
             self._slow_at = at
             self._look_at_etcd(facts)
 
     def _look_at_etcd(self, facts: GraphAnswer) -> None:
-        self._tell("services", {"table": tables.objects(SERVICE, self._ask(GET, kind=SERVICE.plural))})
-        self._tell("ports", {"ports": tables.ports(self._ask(GET, kind=POD.plural), facts["services"])})
+        self._publish("services", {"table": tables.objects(SERVICE, self._ask(GET, kind=SERVICE.plural))})
+        self._publish("ports", {"ports": tables.ports(self._ask(GET, kind=POD.plural), facts["services"])})
         try:
-            self._tell("leases", {"table": tables.objects(LEASE, self._ask(GET, kind=LEASE.plural))})
+            self._publish("leases", {"table": tables.objects(LEASE, self._ask(GET, kind=LEASE.plural))})
         except TestbedError as failure:
-            self._tell("leases", {"table": tables.table(("etcd does not answer",), [(str(failure),)])})
+            self._publish("leases", {"table": tables.table(("etcd does not answer",), [(str(failure),)])})
 
     def _ask(self, question: Question[AnswerT], **arguments: object) -> AnswerT:
         return ask(self._record, question, (), ANSWER_LIMIT_S, **arguments)
 
-    def _tell(self, kind: str, message: Message) -> None:
+    def _publish(self, kind: str, message: Message) -> None:
         with self._changed:
             known = self._messages.get(kind)
             if known is None or known[1] != message:

@@ -4,8 +4,9 @@ from testbed.control.answers.graph import GraphAnswer, InterfaceFacts
 
 
 def rates(before: GraphAnswer, after: GraphAnswer, seconds: float) -> dict[str, dict[str, float]]:
-    """Return, for each interface (`MACHINE/INTERFACE`), bytes and drops per second, out (`tx`) and in (`rx`).¶Omit
-    interfaces created between the readings, and those whose counters went back.
+    """Return, for each interface (`MACHINE/INTERFACE`), bytes and drops per second, out (`tx`) and in (`rx`).
+
+    Omit interfaces created between the readings, and those whose counters went back.
     """
     old = _counters(before)
     found = {}
