@@ -26,7 +26,7 @@ BATCH_S = 0.1
 """Minimum interval between changes of the zones: a burst of changes becomes one."""
 PATIENCE = 10
 """The pause after reading Services and pods is this many times as long as reading took."""
-MEND_EVERY_S = 0.5
+RETRY_EVERY_S = 0.5
 
 
 class Names:
@@ -161,6 +161,6 @@ class Names:
 
     def _repair_loop(self) -> None:
         while True:
-            time.sleep(MEND_EVERY_S)
+            time.sleep(RETRY_EVERY_S)
             if self._failure:
                 self.publish()

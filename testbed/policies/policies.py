@@ -7,7 +7,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from ipaddress import ip_address
 
-from agent.kernel.journal import Journal
 from agent.kernel.values import IPAddress
 from testbed.cluster.network_policy import NetworkPolicy
 from testbed.cluster.object_key import ObjectKey
@@ -164,7 +163,7 @@ class NodeTables:
         self.pid = node.pid
         self._node = node.name
         self._rules = RulesWatch(node.pid)
-        journal: Journal = node.kernel.journal
+        journal = node.kernel.journal
         self._inet = KeptTable(node.name, self._rules, journal, tables.SKELETON, tables.BASE_RULES)
         self._bridge = KeptTable(node.name, self._rules, journal, tables.BRIDGE_SKELETON, tables.BRIDGE_BASE_RULES)
         self._turn = threading.Lock()

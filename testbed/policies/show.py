@@ -2,12 +2,15 @@
 
 from collections.abc import Iterator
 
+from testbed.cluster.label_selector import Selector
 from testbed.cluster.network_policy import EgressRule, IngressRule, NetworkPolicy, Peer, PolicyPort
 from testbed.cluster.object_key import ObjectKey, key_of
 from testbed.control.answers.lab import Description
 from testbed.policies.policies import Policies
 from testbed.policies.tables import chain_of
 from testbed.policies.world import DIRECTIONS, PolicyPod, names_of
+
+EVERYTHING = Selector()
 
 
 def describe_policy(known: Policies, name: str) -> Description:
@@ -57,15 +60,11 @@ def _peer(policy: NetworkPolicy, peer: Peer) -> str:
     if peer.ip_block is not None:
         holes = f" except {', '.join(peer.ip_block.exceptions)}" if peer.ip_block.exceptions else ""
         return f"{peer.ip_block.cidr}{holes}"
-    pods = "all pods" if peer.pod_selector is None or _is_empty(peer) else f"pods {peer.pod_selector}"
+    pods = "all pods" if peer.pod_selector in (None, EVERYTHING) else f"pods {peer.pod_selector}"
     if peer.namespace_selector is None:
         return f"{pods} of {policy.key.namespace}"
-    of = str(peer.namespace_selector)
-    return f"{pods} of {'every namespace' if of == '<none>' else f'namespaces {of}'}"
-
-
-def _is_empty(peer: Peer) -> bool:
-    return str(peer.pod_selector) == "<none>"
+    everywhere = peer.namespace_selector == EVERYTHING
+    return f"{pods} of {'every namespace' if everywhere else f'namespaces {peer.namespace_selector}'}"
 
 
 def _port(port: PolicyPort) -> str:

@@ -142,7 +142,7 @@ def _target(world: World, source: End, target: End, protocol: Protocol | None, p
 
 
 def _of_no_port(verdict: PolicyVerdict) -> PolicyVerdict:
-    """Return the same for its words: an answer for many ports names none."""
+    """Return the verdict without its port: its text is about many."""
     return replace(verdict, protocol="tcp", port=None)
 
 

@@ -68,7 +68,7 @@ Label = tuple[str, str]
 
 @dataclass(frozen=True)
 class World:
-    """Everything that decides which packets pass. Without slots: what was worked out once stays with it."""
+    """Everything that decides which packets pass. Without slots, so that results are cached."""
 
     policies: tuple[NetworkPolicy, ...]
     pods: tuple[PolicyPod, ...]
@@ -111,14 +111,12 @@ class World:
 
     @cached_property
     def _isolating(self) -> dict[tuple[ObjectKey, Direction], list[NetworkPolicy]]:
-        """Return what was found already."""
+        """Return the policies found so far, by pod and direction."""
         return {}
 
     @cached_property
     def _policies_by_label(self) -> Mapping[tuple[str, Direction, Label | None], Sequence[int]]:
-        """Return the numbers of policies by one label that their pods must have; None: no label is
-        required as it is.
-        """
+        """Return the numbers of policies by one label that their pods must have; None: those that require no label."""
         found: dict[tuple[str, Direction, Label | None], list[int]] = {}
         for number, policy in enumerate(self.policies):
             label = next(iter(policy.spec.pod_selector.match_labels.items()), None)

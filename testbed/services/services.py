@@ -22,7 +22,7 @@ from testbed.services.external_addresses import GATEWAY, ExternalAddresses
 from testbed.services.programmer import Programmer
 from testbed.services.rules import everywhere
 
-MEND_EVERY_S = 1.0
+REPAIR_EVERY_S = 1.0
 WORKERS = 4
 
 
@@ -175,7 +175,7 @@ class Services:
 
     def _repair_loop(self) -> None:
         while True:
-            time.sleep(MEND_EVERY_S)
+            time.sleep(REPAIR_EVERY_S)
             if self._failures:
                 self.program()
             for (name, _), programmer in list(self._programmers.items()):

@@ -19,7 +19,7 @@ GOOD = "of a known connection"
 
 
 def mac_of(address: str) -> bytes:
-    """Return a pod's MAC address follows from its IPv4 address."""
+    """Return a pod's MAC address, which follows from its IPv4 address."""
     return b"\x0a\x58" + IPv4Address(address).packed
 
 

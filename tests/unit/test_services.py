@@ -240,7 +240,7 @@ def test_the_generation_is_read_from_the_kernels_answer() -> None:
         read_generation(answer[:20])
 
 
-# What is wrong in a file
+# Problems of a file
 
 CLUSTER = """\
 apiVersion: testbed/v1
@@ -327,33 +327,33 @@ def test_a_pod_network_that_holds_the_services_range_is_refused() -> None:
 @pytest.mark.row("B16")
 @pytest.mark.parametrize("whose", ["10.0.46.2", "192.168.8.227", "192.168.8.11", "10.112.0.1", "10.95.255.255"])
 def test_a_cluster_ip_that_is_a_pods_or_a_machines_or_outside_the_range_is_refused(whose: str) -> None:
-    (told,) = problems(f"{{selector: {{app: web}}, ports: [{{port: 80}}], clusterIP: {whose}}}")
-    assert told.endswith(f"not an address for Services (got {whose}; want one of 10.96.0.0/12)")
+    (problem,) = problems(f"{{selector: {{app: web}}, ports: [{{port: 80}}], clusterIP: {whose}}}")
+    assert problem.endswith(f"not an address for Services (got {whose}; want one of 10.96.0.0/12)")
 
 
 @pytest.mark.row("B16")
 @pytest.mark.parametrize("text", ["10.96.0", "10.96.0.256", "web", "0x0a600001"])
 def test_a_cluster_ip_that_is_no_address_is_refused(text: str) -> None:
-    (told,) = problems(f'{{selector: {{app: web}}, ports: [{{port: 80}}], clusterIP: "{text}"}}')
-    assert "spec.clusterIP: " in told
+    (problem,) = problems(f'{{selector: {{app: web}}, ports: [{{port: 80}}], clusterIP: "{text}"}}')
+    assert "spec.clusterIP: " in problem
 
 
 @pytest.mark.row("B15")
 @pytest.mark.parametrize("number", ["80", "8285", "2379", "29999", "32768", "65536", "-1", "x"])
 def test_a_node_port_that_is_invalid_or_may_be_taken_is_refused(number: str) -> None:
     """Those of the overlay and of etcd are outside the range, so no Service can take them."""
-    (told,) = problems(f"{{selector: {{app: web}}, ports: [{{port: 80, nodePort: {number}}}], type: NodePort}}")
-    assert "spec.ports[0].nodePort: " in told
-    assert "30000 to 32767" in told or number == "x"
+    (problem,) = problems(f"{{selector: {{app: web}}, ports: [{{port: 80, nodePort: {number}}}], type: NodePort}}")
+    assert "spec.ports[0].nodePort: " in problem
+    assert "30000 to 32767" in problem or number == "x"
 
 
 @pytest.mark.row("B12")
 def test_two_services_of_one_name_and_two_ports_of_one_name_are_reported_with_the_other_line() -> None:
     spec = "{selector: {app: web}, ports: [{name: a, port: 80}, {name: a, port: 81}]}"
-    (told,) = problems(spec)
-    assert "two ports of one name (got a, line 16 has it too; want another, such as a-2)" in told
+    (problem,) = problems(spec)
+    assert "two ports of one name (got a, line 16 has it too; want another, such as a-2)" in problem
     good = "{selector: {app: web}, ports: [{port: 80}]}"
     again = CLUSTER + f"---\napiVersion: v1\nkind: Service\nmetadata: {{name: s0}}\nspec: {good}\n"
-    (told,) = problems(good, cluster=again)
-    assert "s0" in told
-    assert "line 15" in told
+    (problem,) = problems(good, cluster=again)
+    assert "s0" in problem
+    assert "line 15" in problem
