@@ -11,6 +11,8 @@ from testbed.lab.ruleset import Ruleset, difference, whole
 from testbed.processes.namespaces import in_network_of
 
 LIMIT_S = 20.0
+NEVER = -1
+"""No generation has this number."""
 
 
 class TableRefused(Exception):
@@ -84,20 +86,28 @@ class KeptTable:
         before = self._rules.generation()
         done = self._run(["nft", "-f", "-"], script)
         if done.returncode != 0:
-            self._there = None
-            raise TableRefused(f"{self._node}: {done.stderr.strip().splitlines()[0]}")
+            raise self._refused(done.stderr.strip().splitlines()[0])
         self._rules.note_own_change(before)
         self._journal.record(["nft", "-f", "-"], why, script)
 
     def _run(self, command: list[str], script: str = "") -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [*enter_machine(self._pid), *command],
-            input=script,
-            capture_output=True,
-            text=True,
-            timeout=LIMIT_S,
-            check=False,
-        )
+        try:
+            return subprocess.run(
+                [*enter_machine(self._pid), *command],
+                input=script,
+                capture_output=True,
+                text=True,
+                timeout=LIMIT_S,
+                check=False,
+            )
+        except subprocess.TimeoutExpired as error:
+            raise self._refused(f"nft did not end within {LIMIT_S:g} s") from error
+
+    def _refused(self, why: str) -> TableRefused:
+        self._there = None
+        # The caller's other tables may not have been checked yet.
+        self._rules.expect_change()
+        return TableRefused(f"{self._node}: {why}")
 
 
 class RulesWatch:
@@ -118,6 +128,10 @@ class RulesWatch:
         now = self.generation()
         before, self._seen = self._seen, now
         return now != before
+
+    def expect_change(self) -> None:
+        """Make the next `moved` report a change."""
+        self._seen = NEVER
 
     def note_own_change(self, before: int) -> None:
         """Count our own change, made at number `before`; a higher number than that means that others changed something

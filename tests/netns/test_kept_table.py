@@ -1,0 +1,70 @@
+"""A kept table in a real namespace: what nft did not do in time is a failure, and is done later."""
+
+import pytest
+
+from agent.kernel.journal import SilentJournal
+from testbed.lab import kept_table
+from testbed.lab.kept_table import KeptTable, RulesWatch, TableRefused
+from testbed.lab.ruleset import Ruleset
+from tests.netns.conftest import Namespace, NamespaceMaker
+
+pytestmark = pytest.mark.root
+
+NAMES = ("first", "second")
+TOO_SHORT_S = 0.00001
+"""No program ends so early."""
+
+
+@pytest.fixture
+def machine(namespaces: NamespaceMaker) -> Namespace:
+    return namespaces("machine")
+
+
+@pytest.fixture
+def rules(machine: Namespace) -> RulesWatch:
+    return RulesWatch(machine.pid)
+
+
+@pytest.fixture
+def tables(rules: RulesWatch) -> list[KeptTable]:
+    """Return two tables that were written."""
+    found = []
+    for name in NAMES:
+        skeleton = f"table ip {name} {{ set known {{ type ipv4_addr; }} }}\n"
+        found.append(KeptTable("node1", rules, SilentJournal(), skeleton, {}))
+        found[-1].put(wanted(name, "10.0.0.1"), "test", "test")
+    return found
+
+
+def wanted(table: str, *known: str) -> Ruleset:
+    return Ruleset(f"ip {table}", sets={"known": frozenset(known)})
+
+
+def test_a_change_that_takes_too_long_is_refused_and_made_later(
+    machine: Namespace, tables: list[KeptTable], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    both = wanted("first", "10.0.0.1", "10.0.0.2")
+    with monkeypatch.context() as patched:
+        patched.setattr(kept_table, "LIMIT_S", TOO_SHORT_S)
+        with pytest.raises(TableRefused, match="node1: nft did not end within"):
+            tables[0].put(both, "test", "test")
+    tables[0].put(both, "test", "test")
+    assert "10.0.0.2" in machine.run(["nft", "list", "table", "ip", "first"]).stdout
+
+
+def test_tables_behind_one_that_could_not_be_looked_at_are_restored_later(
+    machine: Namespace, rules: RulesWatch, tables: list[KeptTable], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert rules.moved()
+    assert not rules.moved()
+    machine.run(["nft", "flush", "ruleset"])
+    assert rules.moved()
+    with monkeypatch.context() as patched:
+        patched.setattr(kept_table, "LIMIT_S", TOO_SHORT_S)
+        with pytest.raises(TableRefused):
+            tables[0].repair("test")
+    tables[0].put(wanted("first", "10.0.0.1"), "test", "test")
+    assert rules.moved(), "the second is still to be looked at"
+    assert tables[1].repair("test")
+    listed = machine.run(["nft", "list", "ruleset"]).stdout
+    assert all(f"table ip {name}" in listed for name in NAMES)
