@@ -20,6 +20,7 @@ SOME = "some"
 @click.argument("source", metavar="[SRC]", required=False, shell_complete=names("pods", "nodes"))
 @click.argument("destination", metavar="[DST[:PORT]]", required=False, shell_complete=names("pods", "nodes"))
 @click.option("--matrix", is_flag=True, help="Every two pods; -n NAMESPACE: those of one namespace.")
+@click.option("--svg", metavar="FILE", help="Also draw the matrix.")
 @click.option("--udp", "protocol", flag_value="udp", help="UDP.  [default: TCP with a PORT, else all]")
 @click.option("--sctp", "protocol", flag_value="sctp", help="SCTP.")
 @click.option("--icmp", "protocol", flag_value="icmp", help="ICMP, and other protocols without ports.")
@@ -31,6 +32,7 @@ def policy(
     source: str | None,
     destination: str | None,
     matrix: bool,
+    svg: str | None,
     protocol: str | None,
     ipv6: bool,
     namespace: str | None,
@@ -43,7 +45,7 @@ def policy(
     policy client tomcat:8080     one port; policy client tomcat: every port
     policy shop/web svc/db:5432   each endpoint of a Service
     policy 192.168.8.10 tomcat    from an address outside
-    policy --matrix               every two pods
+    policy --matrix               every two pods; with --svg FILE also as a picture
 
     Exit code 1 when nothing passes.
     """
@@ -52,6 +54,8 @@ def policy(
 
     if (source is None) != matrix or (destination is None) != matrix:
         raise click.UsageError("want SRC and DST[:PORT], or --matrix", click.get_current_context())
+    if svg is not None and not matrix:
+        raise click.UsageError("--svg draws the matrix (want --matrix --svg FILE)", click.get_current_context())
     record = find_lab(lab)
     if matrix:
         answer = ask(record, POLICY, matrix=True, namespace=namespace, ipv6=ipv6)
@@ -59,6 +63,11 @@ def policy(
             render.as_json(answer)
         else:
             show_matrix(answer)
+        if svg is not None:
+            from testbed.command.graph_command import write_picture
+            from testbed.graph.policy_matrix import draw_matrix
+
+            write_picture("policy --svg", svg, draw_matrix(record.name, answer).encode())
         return 0
     name, port = split_end(bare_name(destination or ""), "policy")
     sender, _ = split_end(bare_name(source or ""), "policy")

@@ -424,7 +424,7 @@ def test_trace_names_the_policy_that_drops_and_those_that_let_pass(lab: Lab, app
     assert any("reply of a known connection" in hop["why"] for hop in passed["hops"])
 
 
-def test_policy_answers_for_one_port_for_all_and_for_every_pair(lab: Lab, apply: Apply) -> None:
+def test_policy_answers_for_one_port_for_all_and_for_every_pair(lab: Lab, apply: Apply, tmp_path: Path) -> None:
     apply(policy("one", "x", podSelector={}, ingress=[{"ports": [{"port": 80, "endPort": 81}]}]))
     assert lab.testbed("policy", "y/a", "x/a:80").code == 0
     denied = lab.testbed("policy", "y/a", "x/a:82")
@@ -440,8 +440,11 @@ def test_policy_answers_for_one_port_for_all_and_for_every_pair(lab: Lab, apply:
     assert lab.testbed("policy", "x/a", "x/a:1").code == 0
     outside = lab.testbed("policy", "192.168.8.10", "x/a", "--udp")
     assert (outside.code, "denied by policy x/one" in outside.out) == (1, True)
-    matrix = lab.must("policy", "--matrix", "-n", "x")
+    picture = tmp_path / "matrix.svg"
+    matrix = lab.must("policy", "--matrix", "-n", "x", "--svg", str(picture))
     assert "80-81/tcp" in matrix
+    assert "<title>y/" not in picture.read_text()
+    assert "<title>x/b → x/a: 80-81/tcp pass</title>" in picture.read_text()
     assert "no pod, node or address nothing" in lab.testbed("policy", "nothing", "x/a").err
 
 
