@@ -20,6 +20,7 @@ from pydantic.fields import FieldInfo
 from agent.datapath.counters import DropReason
 from agent.node.health import METRICS
 from agent.options.options import COMMANDS, FLAGS
+from testbed.api.explained import class_definition, field_texts
 from testbed.cluster.cluster_document import ClusterDocument
 from testbed.cluster.images import RECIPES
 from testbed.cluster.kinds import KINDS, MANIFESTS
@@ -236,20 +237,14 @@ def _agent_pages() -> Iterator[str]:
 
 def _own_fields(answer: type) -> list[str]:
     """Return the fields that a class declares itself, and those of a base that is shown nowhere else."""
-    body = _class_of(answer)
+    body = class_definition(answer)
     own = [one.target.id for one in body.body if isinstance(one, ast.AnnAssign) and isinstance(one.target, ast.Name)]
     return own if {base.__name__ for base in _bases(answer)} & SHOWN_ELSEWHERE else list(get_type_hints(answer))
 
 
-def _class_of(model: type) -> ast.ClassDef:
-    body = ast.parse(inspect.getsource(model)).body[0]
-    assert isinstance(body, ast.ClassDef)
-    return body
-
-
 def _bases(model: type) -> list[type]:
     """Return the classes that it is derived from, as it is written: a TypedDict forgets them."""
-    names = [base.id for base in _class_of(model).bases if isinstance(base, ast.Name)]
+    names = [base.id for base in class_definition(model).bases if isinstance(base, ast.Name)]
     return [vars(sys.modules[model.__module__])[name] for name in names if name != "TypedDict"]
 
 
@@ -359,17 +354,10 @@ def _default(field: FieldInfo) -> str:
 
 
 def _docstrings(model: type) -> dict[str, str]:
-    """Return the text below each field: Python itself forgets it."""
-    body = _class_of(model)
+    """Return the text below each field, also of the bases of a TypedDict."""
     inherited = [base for base in _bases(model) if is_typeddict(base) and base.__doc__]
     said = {name: text for base in inherited for name, text in _docstrings(base).items()}
-    for statement, following in zip(body.body, body.body[1:], strict=False):
-        if isinstance(statement, ast.AnnAssign | ast.Assign) and isinstance(following, ast.Expr):
-            target = statement.target if isinstance(statement, ast.AnnAssign) else statement.targets[0]
-            value = following.value
-            if isinstance(target, ast.Name) and isinstance(value, ast.Constant):
-                said[target.id] = inspect.cleandoc(str(value.value))
-    return said
+    return {**said, **field_texts(model)}
 
 
 def _cell(text: Any) -> str:  # noqa: ANN401 - whatever a default is

@@ -3,6 +3,7 @@ it, on a listening socket of the host's loopback. It sends the lab the same requ
 control socket, and changes nothing else.
 
     resources    what is served, and under which paths
+    derived      kinds that only this server has: EndpointSlice, ServiceAccount
     failure      errors as Kubernetes' Status
     store        objects with resource versions; what changed since one of them
     selection    label and field selectors
@@ -10,6 +11,8 @@ control socket, and changes nothing else.
     patches      JSON, merge and strategic merge patches
     protobuf     the encoding of some requests
     documents    discovery and OpenAPI
+    explained    what OpenAPI says about a field
+    reviews      what a client may do
     objects      get, list, watch, create, replace, patch, delete
     subresources scale, eviction, logs
     streams      exec, on the lab's side

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any
 
+from testbed.api.explained import explained_schema
 from testbed.api.resources import GROUPS, RESOURCES, Resource
 
 Document = Mapping[str, Any]
@@ -120,7 +121,7 @@ def _schemas_of(resource: Resource) -> dict[str, Document]:
     if kind.manifest is None:
         return {kind.name: {"type": "object", "x-kubernetes-group-version-kind": meaning}}
     model, _ = kind.manifest()
-    schema = model.model_json_schema(by_alias=True, ref_template=REFERENCE + "{model}")
+    schema = explained_schema(model, REFERENCE + "{model}")
     parts: dict[str, Document] = schema.pop("$defs", {})
     return {**parts, kind.name: {**schema, "x-kubernetes-group-version-kind": meaning}}
 

@@ -5,8 +5,10 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from testbed.api.derived import ENDPOINT_SLICE, endpoint_slices
 from testbed.api.failure import from_lab
 from testbed.api.resources import ApiPlace, Resource
+from testbed.cluster.kinds import ENDPOINTS, Kind
 from testbed.control.answers.lab import ApplyAnswer
 from testbed.control.client import LabRecord, ask, ask_with_contents
 from testbed.control.questions import APPLY, DELETE, GET, NODE, SCALE, AnswerT, Question
@@ -24,7 +26,14 @@ class AsyncLab:
 
     def objects(self, resource: Resource) -> Sequence[Any]:
         """Return every object of a kind; blocks. Raises TestbedError."""
-        return ask(self.record, GET, (), ANSWER_LIMIT_S, kind=resource.kind.plural)
+        if not resource.is_stored:
+            return ()
+        if resource.kind is ENDPOINT_SLICE:
+            return endpoint_slices(self._get(ENDPOINTS))
+        return self._get(resource.kind)
+
+    def _get(self, kind: Kind) -> Sequence[Any]:
+        return ask(self.record, GET, (), ANSWER_LIMIT_S, kind=kind.plural)
 
     async def apply(self, item: Mapping[str, Any], place: ApiPlace, *, dry_run: bool) -> ApplyAnswer:
         """Create or change an object. Raises Failure."""

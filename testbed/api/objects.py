@@ -2,13 +2,14 @@
 
 import asyncio
 import json
+import re
 from collections.abc import AsyncGenerator, Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 from testbed.api import patches, tables
 from testbed.api.failure import Failure, already_there, conflict, from_lab, not_found
-from testbed.api.lab import AsyncLab
+from testbed.api.lab import REQUEST_BODY, AsyncLab
 from testbed.api.resources import RESOURCES, ApiPlace, Resource
 from testbed.api.selection import selection
 from testbed.api.store import Collection, ObjectChange, Versions
@@ -47,6 +48,12 @@ class Query:
     fields: str = ""
     version: int = 0
     """The newest that the client has seen; 0: none."""
+    sends_list: bool = False
+    """Whether a watch begins with every object, and says where these end."""
+    limit: int = 0
+    """Most objects in an answer; 0: all."""
+    after: str = ""
+    """Where the answer before ended, as in its `continue`."""
     dry_run: bool = False
     grace_s: int | None = None
     table: bool = False
@@ -82,7 +89,7 @@ class Objects:
         """Return one object, or columns of it. Raises Failure."""
         item = await self.get(place)
         kind = place.resource.kind.name
-        return tables.table(kind, [item], None, whole=query.whole_rows) if query.table else item
+        return tables.table(kind, [item], {}, whole=query.whole_rows) if query.table else item
 
     async def listed(self, place: ApiPlace, query: Query) -> Mapping[str, Any]:
         """Return the objects selected by a query. Raises Failure."""
@@ -90,10 +97,12 @@ class Objects:
         is_meant = self._meant(place, query)
         items = [item for item in found if is_meant(item)]
         kind = place.resource.kind
+        metadata: dict[str, Any] = {"resourceVersion": str(version)}
+        if query.after or 0 < query.limit < len(items):
+            items, rest = _page(items, query)
+            metadata |= {"continue": _mark(items[-1]), "remainingItemCount": rest} if rest else {}
         if query.table:
-            return tables.table(kind.name, items, version, whole=query.whole_rows)
-        # All of them: `limit` is a hint, and a list without `continue` is complete.
-        metadata = {"resourceVersion": str(version)}
+            return tables.table(kind.name, items, metadata, whole=query.whole_rows)
         return {"kind": f"{kind.name}List", "apiVersion": kind.api_version, "metadata": metadata, "items": items}
 
     def watch(self, place: ApiPlace, query: Query) -> AsyncGenerator[Mapping[str, Any], None]:
@@ -107,11 +116,13 @@ class Objects:
         self, place: ApiPlace, query: Query, is_meant: Callable[[Object], bool]
     ) -> AsyncGenerator[Mapping[str, Any], None]:
         since, with_heading = query.version, True
-        if not since:
+        if not since or query.sends_list:
             found, since = await self._look(place)
             for item in filter(is_meant, found):
                 yield _event(place, query, "ADDED", item, heading=with_heading)
                 with_heading = False
+        if query.sends_list:
+            yield _end_of_list(place, since)
         async for change in self._collections[place.resource.kind.plural].watch(since):
             what = _seen_as(change, is_meant)
             if what is not None:
@@ -145,6 +156,8 @@ class Objects:
 
     async def delete(self, place: ApiPlace, query: Query) -> Object:
         """Delete an object; return when it is gone, or has begun to end. Raises Failure."""
+        if not place.resource.is_stored:
+            return _deleted(place, {})
         item = await self.get(place)
         if not place.resource.changes:
             raise _unchangeable(place, "delete")
@@ -156,13 +169,7 @@ class Objects:
         done, _ = await asyncio.wait({task}, timeout=DELETE_LIMIT_S)
         if done:
             task.result()
-            return {
-                "kind": "Status",
-                "apiVersion": "v1",
-                "metadata": {},
-                "status": "Success",
-                "details": _details(item),
-            }
+            return _deleted(place, {"uid": item["metadata"]["uid"]})
         return item
 
     async def delete_all(self, place: ApiPlace, query: Query) -> Mapping[str, Any]:
@@ -200,8 +207,10 @@ class Objects:
         if not place.resource.changes:
             raise _unchangeable(place, "create")
         answer = await self._lab.apply(_wanted(item), place, dry_run=query.dry_run)
-        warnings = tuple(answer["warnings"])
-        return Answer(item if query.dry_run else await self.get(place), 200, warnings)
+        # Without a position in the request, which the client's user has not written.
+        warnings = tuple(re.sub(rf"^error: {REQUEST_BODY}:\d+:\d+: ", "", one) for one in answer["warnings"])
+        is_there = place.resource.is_stored and not query.dry_run
+        return Answer(await self.get(place) if is_there else item, 200, warnings)
 
     async def _look(self, place: ApiPlace) -> tuple[list[Object], int]:
         try:
@@ -254,16 +263,38 @@ def _wanted(item: Object) -> Object:
 def _event(place: ApiPlace, query: Query, what: str, item: Object, *, heading: bool) -> Mapping[str, Any]:
     if not query.table:
         return {"type": what, "object": item}
-    version = item["metadata"]["resourceVersion"]
+    metadata = {"resourceVersion": item["metadata"]["resourceVersion"]}
     kind = place.resource.kind.name
     return {
         "type": what,
-        "object": tables.table(kind, [item], int(version), whole=query.whole_rows, heading=heading),
+        "object": tables.table(kind, [item], metadata, whole=query.whole_rows, heading=heading),
     }
 
 
-def _details(item: Object) -> Mapping[str, str]:
-    return {"name": item["metadata"]["name"], "kind": item["kind"].lower(), "uid": item["metadata"]["uid"]}
+def _end_of_list(place: ApiPlace, version: int) -> Mapping[str, Any]:
+    kind = place.resource.kind
+    metadata = {"resourceVersion": str(version), "annotations": {"k8s.io/initial-events-end": "true"}}
+    return {
+        "type": "BOOKMARK",
+        "object": {"kind": kind.name, "apiVersion": kind.api_version, "metadata": metadata},
+    }
+
+
+def _mark(item: Object) -> str:
+    """Return an object's place in the order of pages."""
+    return f"{item['metadata'].get('namespace', '')}/{item['metadata']['name']}"
+
+
+def _page(items: list[Object], query: Query) -> tuple[list[Object], int]:
+    """Return the objects of one page, and how many come after it; in an order that no change affects."""
+    rest = sorted((item for item in items if _mark(item) > query.after), key=_mark)
+    size = query.limit or len(rest)
+    return rest[:size], len(rest[size:])
+
+
+def _deleted(place: ApiPlace, details: Mapping[str, str]) -> Object:
+    about = {"name": place.name, "kind": place.resource.kind.plural, **details}
+    return {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "details": about}
 
 
 def _unchangeable(place: ApiPlace, verb: str) -> Failure:

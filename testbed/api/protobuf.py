@@ -25,6 +25,7 @@ MESSAGES: Mapping[str, str] = {
     "NamespaceSpec": "finalizers=1:*text",
     "ConfigMap": "metadata=1:ObjectMeta immutable=4:flag data=2:map binaryData=3:bytemap",
     "Secret": "metadata=1:ObjectMeta immutable=5:flag data=2:bytemap stringData=4:map type=3:text",
+    "ServiceAccount": "metadata=1:ObjectMeta automountServiceAccountToken=4:flag",
     "Service": "metadata=1:ObjectMeta spec=2:ServiceSpec status=3:nothing",
     "ServiceSpec": "ports=1:*ServicePort selector=2:map clusterIP=3:text type=4:text externalIPs=5:*text "
     "sessionAffinity=7:text loadBalancerIP=8:text externalName=10:text externalTrafficPolicy=11:text "

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from testbed.api.derived import ENDPOINT_SLICE, WITHOUT_MEANING
 from testbed.cluster.kinds import DEPLOYMENT, KINDS, NODE, POD, REPLICA_SET, Kind
 from testbed.cluster.object_key import DEFAULT_NAMESPACE, ObjectKey
 
@@ -31,7 +32,12 @@ class Resource:
     @property
     def changes(self) -> bool:
         """Return whether clients may create, change and delete its objects."""
-        return self.kind.manifest is not None
+        return self.kind.manifest is not None or not self.is_stored
+
+    @property
+    def is_stored(self) -> bool:
+        """Return whether the lab keeps its objects; others are accepted with a warning and have no effect."""
+        return self.kind not in WITHOUT_MEANING
 
     @property
     def verbs(self) -> tuple[str, ...]:
@@ -53,10 +59,24 @@ class Resource:
 
 
 SCALED = frozenset({DEPLOYMENT.name, REPLICA_SET.name})
-RESOURCES = tuple(Resource(kind) for kind in KINDS if kind.api_version != OURS)
+RESOURCES = (
+    *(Resource(kind) for kind in KINDS if kind.api_version != OURS),
+    *map(Resource, (ENDPOINT_SLICE, *WITHOUT_MEANING)),
+)
 BY_PATH: Mapping[tuple[str, str, str], Resource] = {(one.group, one.version, one.kind.plural): one for one in RESOURCES}
 GROUPS: Mapping[str, str] = {one.group: one.version for one in RESOURCES}
 """The version of each group."""
+WHY_NOT: Mapping[str, str] = {
+    "attach": "attach is not served: a container's input is empty (want exec, or logs -f for the output)",
+    "controllerrevisions": "a DaemonSet's former templates are not kept, so it has no rollout history",
+}
+"""Resources and subresources that clients look for → why they are not served."""
+
+
+def why_not(path: str) -> str:
+    """Return why a path names no resource; in general Kubernetes' own text."""
+    found = (reason for word, reason in WHY_NOT.items() if word in path.split("/"))
+    return next(found, "the server could not find the requested resource")
 
 
 @dataclass(frozen=True, slots=True)

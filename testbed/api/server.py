@@ -18,7 +18,8 @@ from testbed.api import documents, protobuf, remote, subresources
 from testbed.api.failure import Failure, from_lab
 from testbed.api.lab import AsyncLab
 from testbed.api.objects import Answer, Objects, Query, compact
-from testbed.api.resources import ApiPlace, place_of
+from testbed.api.resources import ApiPlace, place_of, why_not
+from testbed.api.reviews import REVIEWS
 from testbed.api.selection import is_true, number
 from testbed.cluster.yaml_source import MAX_BYTES
 from testbed.errors import TestbedError
@@ -93,9 +94,11 @@ class ApiServer:
             document = documents.discovery(path) or documents.open_api(path)
             if document is not None:
                 return _written(document)
+        if request.method == "POST" and path in REVIEWS:
+            return _written(REVIEWS[path], 201)
         place = place_of(path)
         if place is None:
-            raise Failure(404, "the server could not find the requested resource")
+            raise Failure(404, why_not(path))
         if place.subresource is not None:
             return await self._below(request, place)
         handlers: dict[str, Handler] = {
@@ -130,8 +133,6 @@ class ApiServer:
     async def _get(self, request: web.Request, place: ApiPlace) -> web.StreamResponse:
         query = _query(request)
         if is_true(request.query.get("watch")):
-            if request.query.get("sendInitialEvents"):
-                raise Failure(422, "sendInitialEvents: a watch begins with a list here", place)
             return await self._watch(request, place, query)
         if place.name is not None:
             return _written(await self._objects.shown(place, query))
@@ -202,6 +203,9 @@ def _query(request: web.Request, options: object = None) -> Query:
         labels=given.get("labelSelector", ""),
         fields=given.get("fieldSelector", ""),
         version=number(given.get("resourceVersion"), "resourceVersion") or 0,
+        sends_list=is_true(given.get("sendInitialEvents")),
+        limit=number(given.get("limit"), "limit") or 0,
+        after=given.get("continue", ""),
         dry_run="All" in given.getall("dryRun", own.get("dryRun") or []),
         grace_s=number(given.get(grace, own.get(grace)), grace),
         table="as=Table" in request.headers.get("Accept", "").replace(" ", ""),

@@ -24,7 +24,7 @@ class TableColumn:
     type: str = "string"
 
 
-def table(kind: str, items: Sequence[Object], version: int | None, *, whole: bool, heading: bool = True) -> Object:
+def table(kind: str, items: Sequence[Object], metadata: Object, *, whole: bool, heading: bool = True) -> Object:
     """Return a Table of objects of a kind; `whole`: with the full objects, not only their metadata."""
     shown = [*EVENT_COLUMNS] if kind == "Event" else [TableColumn("Name", NAME), *COLUMNS.get(kind, (AGE,))]
     rows = [
@@ -49,7 +49,7 @@ def table(kind: str, items: Sequence[Object], version: int | None, *, whole: boo
     return {
         "kind": "Table",
         "apiVersion": "meta.k8s.io/v1",
-        "metadata": {} if version is None else {"resourceVersion": str(version)},
+        "metadata": metadata,
         "columnDefinitions": definitions if heading else [],
         "rows": rows,
     }
@@ -223,6 +223,12 @@ COLUMNS: Mapping[str, Sequence[TableColumn]] = {
     "Endpoints": (TableColumn("Endpoints", _endpoints), AGE),
     "ConfigMap": (TableColumn("Data", _data, type="integer"), AGE),
     "Secret": (TableColumn("Type", at("type")), TableColumn("Data", _data, type="integer"), AGE),
+    "EndpointSlice": (
+        TableColumn("AddressType", at("addressType")),
+        TableColumn("Ports", lambda item: joined_tightly(str(port["port"]) for port in item["ports"])),
+        TableColumn("Endpoints", lambda item: joined_tightly(one["addresses"][0] for one in item["endpoints"])),
+        AGE,
+    ),
     "NetworkPolicy": (
         TableColumn("Pod-Selector", lambda item: selector_text(item["spec"].get("podSelector") or {})),
         AGE,

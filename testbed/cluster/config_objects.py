@@ -96,6 +96,7 @@ class Secret(NamespacedObject):
     string_data: dict[ConfigKey, Text] = Field(default_factory=dict, repr=False)
     """As plain text; overrides `data`, in which it is shown."""
     type: str = "Opaque"
+    """Some types have keys that must be there."""
     immutable: bool = False
     """True: it can only be deleted, not changed."""
 

@@ -37,6 +37,7 @@ from testbed.output.next_commands import prefix
 from testbed.output.standard_streams import OutputFailed
 from testbed.spelling import listed
 
+FOR_KUBECTL = "export KUBECONFIG=$(kubeconfig)"
 PODS_PER_NODE = 2
 """The default of a generated cluster."""
 ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -323,4 +324,5 @@ def _next(answer: StatusAnswer, cluster: Cluster) -> None:
         for port in service["ports"]
         if port["node_port"] and port["protocol"] == "TCP" and service["endpoints"]
     ]
-    next_commands(answer["lab"], *calls, *open_ports[:1], "ping" if answer["pods"] and connected else "get routes")
+    look = "ping" if answer["pods"] and connected else "get routes"
+    next_commands(answer["lab"], *calls, *open_ports[:1], FOR_KUBECTL, look)

@@ -15,10 +15,11 @@ def prefix() -> str:
 
 
 def ready_to_paste(lab_name: str, command: str) -> str:
-    """Return a verb with its arguments as typed; with the lab's name if several run."""
+    """Return a verb with its arguments as typed, also inside `$(…)`; with the lab's name if several run."""
     chosen = f" --lab {lab_name}" if len(running_labs()) > 1 else ""
-    words, rest = re.split("(?= -- |  # |$)", command, maxsplit=1)
-    return f"{prefix()} {words}{chosen}{rest}"
+    before, opening, verb = command.rpartition("$(")
+    words, rest = re.split(r"(?= -- |  # |\)$|$)", verb, maxsplit=1)
+    return f"{before}{opening}{prefix()} {words}{chosen}{rest}"
 
 
 def next_commands(lab_name: str, *commands: str) -> None:

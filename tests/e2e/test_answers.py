@@ -59,7 +59,10 @@ def test_up_ends_with_tables_and_the_next_commands_which_work_as_they_stand(no_l
         assert re.search(row, answer.out), answer
     for phase in ("underlay", "etcd", "agents", "pods", "forwarding"):
         assert re.search(rf"^{phase} +\d+\.\d+ s", answer.out, re.MULTILINE), answer
-    commands = [line.strip() for line in answer.out.splitlines() if line.startswith("  sudo testbed ")]
+    lines = answer.out.partition("\nnext:\n")[2].splitlines()
+    assert any(re.fullmatch(r"  export KUBECONFIG=\$\(sudo testbed kubeconfig.*\)", line) for line in lines)
+    commands = [re.sub(r"^export KUBECONFIG=\$\((.*)\)$", r"\1", line.strip()) for line in lines]
+    assert len(commands) >= 3
     assert answer.out.endswith(f"  {commands[-1]}\n")
     for command in commands:
         done = no_lab.testbed(*command.removeprefix("sudo testbed ").split())

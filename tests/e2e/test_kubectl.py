@@ -43,6 +43,9 @@ SHAPES = {
     "kubectl describe pod shell1": r"Node: +node1/",
     "kubectl describe secret login -n shop": r"user: +4 bytes",
     "kubectl get endpoints web": r"web +10\.0\.\d+\.\d+:80,10\.0\.\d+\.\d+:80 ",
+    "kubectl get endpointslices -l kubernetes.io/service-name=web": r"web-1 +IPv4 +80 +10\.0\.",
+    "kubectl describe service web": r"Endpoints: +10\.0\.\d+\.\d+:80",
+    "kubectl auth can-i create pods": r"^yes$",
     "kubectl exec shell1 -- curl -s -m 5 http://web/": r"<title>",
     "kubectl exec deploy/web -- hostname": r"^web-\w+-\w+$",
     "kubectl rollout history deployment/web": r"REVISION +CHANGE-CAUSE\n1 .*\n2 ",
@@ -182,6 +185,37 @@ def test_apply_twice_changes_once_and_diff_edit_and_replace_agree(kubectl: Kubec
     found["spec"]["replicas"] = 1
     assert "replaced" in kubectl.must("replace", "-f", "-", stdin=json.dumps(found))
     kubectl.must("delete", "deployment", "applied")
+
+
+DAEMONS = """\
+apiVersion: apps/v1
+kind: DaemonSet
+metadata: {name: agents}
+spec:
+  selector: {matchLabels: {app: agents}}
+  template:
+    metadata: {labels: {app: agents}}
+    spec: {containers: [{name: agent, image: shell}]}
+"""
+
+
+@pytest.mark.parametrize("verb", ["history", "undo"])
+def test_the_rollout_history_of_a_daemon_set_is_refused_with_the_reason(kubectl: Kubectl, verb: str) -> None:
+    kubectl.must("apply", "-f", "-", stdin=DAEMONS)
+    kubectl.must("rollout", "status", "daemonset/agents", "--timeout=60s")
+    refused = kubectl.run("rollout", verb, "daemonset/agents")
+    assert refused.returncode == 1
+    assert "a DaemonSet's former templates are not kept" in refused.stderr
+    kubectl.must("delete", "daemonset", "agents")
+
+
+def test_a_service_account_is_accepted_with_a_warning(kubectl: Kubectl) -> None:
+    account = "{apiVersion: v1, kind: ServiceAccount, metadata: {name: builder}}"
+    applied = kubectl.run("apply", "-f", "-", stdin=account)
+    assert applied.stdout == "serviceaccount/builder created\n"
+    assert applied.stderr == "Warning: kind: a ServiceAccount is ignored: a lab has no accounts\n"
+    assert "deleted" in kubectl.must("delete", "-f", "-", stdin=account)
+    assert kubectl.json("get", "serviceaccounts")["items"] == []
 
 
 def test_the_second_of_two_writers_gets_a_conflict(kubectl: Kubectl) -> None:

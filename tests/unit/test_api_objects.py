@@ -64,3 +64,41 @@ def test_an_object_that_leaves_the_selection_of_a_watch_is_deleted_and_one_that_
 
 def test_a_watch_that_begins_with_a_list_sees_the_same_changes() -> None:
     assert asyncio.run(_watched(begins_with_list=True)) == [("ADDED", "there"), *WANT]
+
+
+async def _begins_with(query: Query) -> list[tuple[str, str | None]]:
+    """Return the type and name of a watch's first three events."""
+    lab = _Lab()
+    lab.found = [_config_map("b"), _config_map("a")]
+    events = Objects(lab).watch(_place(), query)
+    async with asyncio.timeout(10):
+        seen = [await anext(events) for _ in range(3)]
+    await events.aclose()
+    assert seen[2]["object"]["metadata"]["annotations"] == {"k8s.io/initial-events-end": "true"}
+    assert int(seen[2]["object"]["metadata"]["resourceVersion"]) > 0
+    return [(event["type"], event["object"]["metadata"].get("name")) for event in seen]
+
+
+def test_a_watch_that_asks_for_its_list_sees_where_that_ends() -> None:
+    want = [("ADDED", "b"), ("ADDED", "a"), ("BOOKMARK", None)]
+    assert asyncio.run(_begins_with(Query(sends_list=True))) == want
+
+
+async def _pages(limit: int) -> list[list[str]]:
+    lab = _Lab()
+    lab.found = [_config_map(name) for name in "decab"]
+    objects, pages, after = Objects(lab), list[list[str]](), ""
+    while True:
+        page = await objects.listed(_place(), Query(limit=limit, after=after))
+        pages.append([item["metadata"]["name"] for item in page["items"]])
+        after = page["metadata"].get("continue", "")
+        if not after:
+            return pages
+        assert page["metadata"]["remainingItemCount"] == 5 - sum(map(len, pages))
+        # The page's last object is deleted before the next page is requested.
+        lab.found = [one for one in lab.found if one["metadata"]["name"] != pages[-1][-1]]
+
+
+def test_a_list_with_a_limit_comes_in_pages_that_skip_nothing() -> None:
+    assert asyncio.run(_pages(2)) == [["a", "b"], ["c", "d"], ["e"]]
+    assert asyncio.run(_pages(5)) == [["d", "e", "c", "a", "b"]]

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from testbed.api import spdy
+from testbed.api.derived import endpoint_slices
 from testbed.api.documents import discovery, open_api
 from testbed.api.failure import Failure
 from testbed.api.resources import RESOURCES, place_of
@@ -99,7 +100,7 @@ def test_an_age_reads_as_in_kubectl(seconds: int, want: str) -> None:
 
 
 def test_a_table_has_kubectls_columns_and_a_cell_for_each() -> None:
-    found = table("Pod", [POD], 7, whole=False)
+    found = table("Pod", [POD], {"resourceVersion": "7"}, whole=False)
     names = [column["name"] for column in found["columnDefinitions"] if not column["priority"]]
     assert names == ["Name", "Ready", "Status", "Restarts", "Age"]
     (row,) = found["rows"]
@@ -117,6 +118,32 @@ def test_discovery_lists_each_kind_and_openapi_describes_it() -> None:
         described = open_api(f"/openapi/v3/{where}")
         assert described is not None
         assert one.kind.name in described["components"]["schemas"]
+
+
+def test_every_field_of_every_kind_is_explained() -> None:
+    unexplained = []
+    for one in RESOURCES:
+        where = f"apis/{one.group}/{one.version}" if one.group else f"api/{one.version}"
+        schemas = (open_api(f"/openapi/v3/{where}") or {})["components"]["schemas"]
+        fields = schemas[one.kind.name].get("properties", {})
+        unexplained += [f"{one.kind.name}.{name}" for name, field in fields.items() if not field["description"]]
+        containers = schemas.get("Container", {}).get("properties", {})
+        unexplained += [f"Container.{name}" for name, field in containers.items() if not field["description"]]
+    assert not unexplained
+
+
+def test_a_service_has_an_endpoint_slice_for_each_port_with_ready_and_other_pods() -> None:
+    target = {"kind": "Pod", "name": "a", "namespace": "shop"}
+    pods = [{"ip": f"10.0.46.{number}", "nodeName": "node1", "targetRef": target} for number in (2, 3)]
+    ports = [{"port": 8080, "protocol": "TCP"}]
+    subsets = [{"addresses": pods[:1], "notReadyAddresses": pods[1:], "ports": ports}, {"addresses": pods, "ports": []}]
+    metadata = {"name": "web", "namespace": "shop", "uid": "u"}
+    first, second = endpoint_slices([{"metadata": metadata, "subsets": subsets}])
+    assert [one["metadata"]["name"] for one in (first, second)] == ["web-1", "web-2"]
+    assert first["metadata"]["labels"] == {"kubernetes.io/service-name": "web"}
+    ready = [(one["addresses"], one["conditions"]["ready"]) for one in first["endpoints"]]
+    assert ready == [(["10.0.46.2"], True), (["10.0.46.3"], False)]
+    assert (first["ports"], first["addressType"]) == ([{"name": "", "port": 8080, "protocol": "TCP"}], "IPv4")
 
 
 class _Client:
