@@ -93,14 +93,19 @@ def _cells(pods: Sequence[str], pairs: Mapping[tuple[str, str], PolicyPair], lef
 
 def _cell(pair: PolicyPair, middle: Spot) -> str:
     passes = reach(pair)
-    words = f"{', '.join(pair['ports'])} pass" if passes == "busy" else WORDS[passes]
-    title = f"{pair['source']} → {pair['target']}: {words}"
-    return group(marker(passes, middle), f"pair {passes}", title)
+    return group(marker(passes, middle), f"pair {passes}", sentence_of(pair))
 
 
 def reach(pair: PolicyPair) -> Health:
     """Return the marker of a pair: good if everything passes, bad if nothing does."""
     return "bad" if not pair["ports"] else "good" if pair["ports"] == ["all"] else "busy"
+
+
+def sentence_of(pair: PolicyPair) -> str:
+    """Return what passes between a pair, in words."""
+    passes = reach(pair)
+    words = f"{', '.join(pair['ports'])} pass" if passes == "busy" else WORDS[passes]
+    return f"{pair['source']} → {pair['target']}: {words}"
 
 
 def _legend(baseline: float) -> tuple[str, float]:

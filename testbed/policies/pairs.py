@@ -115,11 +115,10 @@ def joined(spans: Sequence[PortSpan]) -> list[PortSpan]:
     return found
 
 
-def reachable(world: World, ends: Sequence[End]) -> dict[tuple[str, str], list[str]]:
-    """Return the ports that pass between each two of these, by their names."""
+def reachable(world: World, pairs: Iterable[tuple[End, End]]) -> dict[tuple[str, str], list[str]]:
+    """Return the ports that pass from each sender to its receiver, by their names; not between pods of one address."""
     return {
         (str(source), str(target)): passing(port_answers(world, source, target))
-        for source in ends
-        for target in ends
+        for source, target in pairs
         if source.address != target.address
     }

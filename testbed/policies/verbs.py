@@ -4,10 +4,11 @@ import contextlib
 from collections.abc import Sequence
 from dataclasses import replace
 from ipaddress import ip_address
+from itertools import permutations
 
 from agent.kernel.values import Family
 from testbed.cluster.kinds import SERVICE
-from testbed.cluster.object_key import DEFAULT_NAMESPACE, key_of
+from testbed.cluster.object_key import DEFAULT_NAMESPACE, ObjectKey, key_of
 from testbed.control.answers.policy import PolicyAnswer, PolicyDirection, PolicyLine, PolicyTarget
 from testbed.control.questions import POLICY
 from testbed.control.server import AnyVerb, Request, Verb
@@ -45,9 +46,9 @@ class PolicyVerb:
         by_ipv6 = request.argument("ipv6", bool, False) or any(map(is_ipv6, words))
         family: Family = 6 if by_ipv6 else 4
         world = self._policies.world()
-        if request.argument("matrix", bool, False):
-            return matrix_answer(world, family, namespace)
         source, target = words
+        if request.argument("matrix", bool, False):
+            return matrix_answer(world, family, namespace, key_of(source) if source else None)
         protocol, port = request.argument("protocol", str), request.argument("port", int)
         within = namespace or DEFAULT_NAMESPACE
         sender = self._end(world, source, within, family, sends=True)
@@ -166,14 +167,15 @@ def _direction(decision: Decision | None) -> PolicyDirection | None:
     }
 
 
-def matrix_answer(world: World, family: Family, namespace: str | None) -> PolicyAnswer:
-    """Return what every two pods of a namespace, or of all, may send to each other."""
+def matrix_answer(world: World, family: Family, namespace: str | None, about: ObjectKey | None = None) -> PolicyAnswer:
+    """Return what every two pods (of a namespace; `about`: with this one of them) may send to each other."""
     ends = [
         End(address, pod)
         for pod in world.pods
         if pod.node and namespace in (None, pod.key.namespace) and (address := pod.address_of(family)) is not None
     ]
-    pairs = reachable(world, ends)
+    every = permutations(ends, 2)
+    pairs = reachable(world, every if about is None else (pair for pair in every if str(about) in map(str, pair)))
     return {
         "pods": list(map(str, ends)),
         "pairs": [{"source": source, "target": target, "ports": ports} for (source, target), ports in pairs.items()],

@@ -119,6 +119,26 @@ function markChosen() {
   }
   $("hint").textContent = state.chosen ? `From ${state.chosen}: click the pod or Service to send to.` : HINT;
   $("hint").classList.toggle("usual", state.chosen === null);
+  showPolicies();
+}
+
+// Draws what NetworkPolicies allow the chosen pod and deny it, for the lab as it is now.
+async function showPolicies() {
+  const pod = state.chosen;
+  let answer = null;
+  try {
+    if (pod !== null) answer = await ask("policies", { pod });
+  } catch (failure) {
+    say(String(failure.message), true);
+  }
+  const svg = picture();
+  if (!svg || pod !== state.chosen) return;
+  svg.querySelectorAll("g.policies").forEach((old) => old.remove());
+  // A picture of another size has another layout.
+  if (!answer || state.whole !== answer.viewBox) return;
+  const holder = document.createElementNS(SVG, "svg");
+  holder.innerHTML = answer.edges;
+  svg.append(...holder.childNodes);
 }
 
 function choose(name) {

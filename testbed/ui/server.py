@@ -15,16 +15,18 @@ from pathlib import Path
 from typing import Any
 
 from testbed.control.client import NoAnswer, ask
-from testbed.control.questions import FAULT, HEAL, TRACE
+from testbed.control.questions import FAULT, HEAL, POLICY, TRACE
 from testbed.errors import InvalidInput, TestbedError
 from testbed.graph.drawing import STYLE
 from testbed.graph.encapsulation import STYLE as STACK_STYLE
 from testbed.graph.encapsulation import draw_each_stack
 from testbed.graph.facts import facts_of_lab
 from testbed.graph.headers import LEG_WORDS
-from testbed.graph.layout import lay_out
+from testbed.graph.layout import GraphLayout, lay_out
 from testbed.graph.model import graph_of
 from testbed.graph.path import STYLE as PATH_STYLE
+from testbed.graph.policy_edges import STYLE as EDGE_STYLE
+from testbed.graph.policy_edges import draw_edges
 from testbed.graph.trace_path import trace_way
 from testbed.output.trace_bytes import hop_bytes
 from testbed.ui.feed import Feed
@@ -48,6 +50,11 @@ HEADERS = {
     "Referrer-Policy": "no-referrer",
     "X-Content-Type-Options": "nosniff",
 }
+
+
+def view_box(layout: GraphLayout) -> str:
+    """Return the picture's attribute, by which the page knows whether it is still the same picture."""
+    return f"0 0 {layout.part.width:.0f} {layout.part.height:.0f}"
 
 
 class Server(ThreadingHTTPServer):
@@ -89,7 +96,9 @@ class Handler(BaseHTTPRequestHandler):
         if name == "live":
             self._live()
         elif name == PICTURE_STYLE:
-            self._answer(HTTPStatus.OK, (STYLE + PATH_STYLE + STACK_STYLE).encode(), "text/css; charset=utf-8")
+            self._answer(
+                HTTPStatus.OK, (STYLE + PATH_STYLE + STACK_STYLE + EDGE_STYLE).encode(), "text/css; charset=utf-8"
+            )
         elif name in CONTENT:
             file, content_type = CONTENT[name]
             self._answer(HTTPStatus.OK, (FILES / file).read_bytes(), content_type)
@@ -97,13 +106,14 @@ class Handler(BaseHTTPRequestHandler):
             self._refuse(HTTPStatus.NOT_FOUND, "not found")
 
     def do_POST(self) -> None:
-        """Run a trace or a fault."""
+        """Run a trace or a fault, or answer what the page asks."""
         name = self._name()
         if name is None:
             return
         actions: Mapping[str, Callable[[dict[str, Any]], object]] = {
             "trace": self._trace,
             "facts": self._facts,
+            "policies": self._policies,
             "fault": self._fault,
             "heal": self._heal,
         }
@@ -131,11 +141,10 @@ class Handler(BaseHTTPRequestHandler):
         arguments = arguments_of(source, destination, None) | {"size": None, "timeout_s": 1.0, "headers": True}
         answer = ask(record, TRACE, answer_within_s=ANSWER_LIMIT_S, **arguments)
         layout = lay_out(graph_of(facts_of_lab(record, ANSWER_LIMIT_S)))
-        size = f"0 0 {layout.part.width:.0f} {layout.part.height:.0f}"
         return {
             "trace": answer,
             "way": trace_way(layout, answer),
-            "viewBox": size,
+            "viewBox": view_box(layout),
             "legs": LEG_WORDS,
             "stacks": draw_each_stack(answer["hops"]),
             "bytes": ["\n".join(hop_bytes(hop)) for hop in answer["hops"]],
@@ -148,6 +157,15 @@ class Handler(BaseHTTPRequestHandler):
         rows = rows_of_thing(facts, kind, name)
         routes = routes_of(record, name) if has_routes(facts, kind, name) else []
         return {"rows": [*rows, *(("route", route) for route in routes)], "faults": offers_of(facts, kind, name)}
+
+    def _policies(self, request: dict[str, Any]) -> object:
+        pod = str(request.get("pod", ""))
+        if not pod:
+            raise InvalidInput("policies: want a pod")
+        record = self.server.feed.record
+        answer = ask(record, POLICY, answer_within_s=ANSWER_LIMIT_S, matrix=True, source=pod)
+        layout = lay_out(graph_of(facts_of_lab(record, ANSWER_LIMIT_S)))
+        return {"edges": draw_edges(layout, answer["pairs"]), "viewBox": view_box(layout)}
 
     def _fault(self, request: dict[str, Any]) -> object:
         record, words = self.server.feed.record, request.get("words")

@@ -18,6 +18,15 @@ from tests.e2e.command import read_until, run_verb
 from tests.e2e.lab import Lab
 from tests.waiting import wait_until
 
+ONLY_NGINX = """
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata: {name: only-nginx}
+spec:
+  podSelector: {matchLabels: {app: tomcat}}
+  ingress: [{from: [{podSelector: {matchLabels: {app: nginx}}}], ports: [{port: 8080}]}]
+"""
+
 
 @dataclass(frozen=True, slots=True)
 class Page:
@@ -128,6 +137,26 @@ def test_a_trace_names_the_fault_that_explains_its_loss(page: Page, nginx_tomcat
         nginx_tomcat.handle.wait_ready()
 
 
+def test_arrows_of_a_pod_show_what_policies_allow_and_deny(page: Page, nginx_tomcat: Lab) -> None:
+    assert page.post("policies", {"pod": "tomcat"})[1]["edges"] == ""
+    nginx_tomcat.must("apply", "-f", "-", "--wait", stdin=ONLY_NGINX)
+    try:
+        status, answer = page.post("policies", {"pod": "tomcat"})
+        titles = re.findall(r'class="policy (\w+)"><title>(.*?)</title>', answer["edges"])
+        assert (status, sorted(titles)) == (
+            200,
+            [
+                ("bad", "client → tomcat: nothing passes"),
+                ("busy", "nginx → tomcat: 8080/tcp pass"),
+                ("good", "tomcat → client: everything passes"),
+                ("good", "tomcat → nginx: everything passes"),
+            ],
+        )
+        assert page.post("policies", {"pod": ""})[0] == 409
+    finally:
+        nginx_tomcat.must("delete", "networkpolicy", "only-nginx")
+
+
 def test_a_taken_port_is_an_error_in_one_line(page: Page, nginx_tomcat: Lab) -> None:
     answer = nginx_tomcat.testbed("ui", "--port", str(page.port))
     assert (answer.code, answer.err.count("\n")) == (3, 1)
@@ -226,6 +255,23 @@ def test_keys_step_through_the_hops_and_every_hop_shows_its_headers(window: Brow
     assert window.texts("#stack .header text.name") == ["IPv4", "TCP"]
     window.click("tr.hop[data-step='12']")
     assert window.texts("#picture .step.now text") == ["12"]
+
+
+@pytest.mark.slow
+def test_a_chosen_pod_shows_its_policies_until_another_click(window: Browser, broken_lab: Lab) -> None:
+    broken_lab.must("apply", "-f", "-", "--wait", stdin=ONLY_NGINX)
+    try:
+        window.click("#picture g.pod[data-pod=tomcat]")
+        window.find("#picture g.policies g.policy.bad")
+        assert window.run("return document.querySelectorAll('#picture g.policy').length") == 4
+        window.click("#picture g.pod[data-pod=tomcat]")
+        wait_until(
+            lambda: window.run("return document.querySelectorAll('#picture g.policy').length") == 0,
+            timeout_s=10,
+            what="no arrows without a chosen pod",
+        )
+    finally:
+        broken_lab.must("delete", "networkpolicy", "only-nginx")
 
 
 @pytest.mark.slow
