@@ -98,11 +98,22 @@ HEAD = """# Reference
 Written by `scripts/reference --write` from the code; a test holds that it is up to date.
 [Exit codes](guide/labs.md#exit-codes) and [files](guide/labs.md#files) have a page of their own.
 
-In brackets stand the options that many verbs have: `--lab LAB` says which lab, when several run (or
-`TESTBED_LAB`); `-o json` prints the answer as [JSON](#json-of-the-verbs).
+In brackets stand the options that many verbs have:
+- `--lab LAB`: which lab, when several run (or `TESTBED_LAB`).
+- `-o json`: the answer as [JSON](#json-of-the-verbs).
+- `-n, --namespace NAMESPACE`: in which namespace, instead of `default`. `NAMESPACE/NAME` names a pod of another.
+- `-l, --selector LABELS`: only objects with these labels, joined by commas: `KEY=VALUE`, `KEY!=VALUE`, `KEY`, `!KEY`,
+  `KEY in (A, B)`.
+- `-6, --ipv6`: by IPv6 addresses, on a dual-stack network.
 """
-SHARED = {"--lab LAB": "`--lab`", "-o, --output [json]": "`-o json`"}
-"""Options that many verbs have, as click spells them and as they stand behind the usage line."""
+SHARED = {
+    "--lab LAB": ("`--lab`", "Which lab, when several run"),
+    "-o, --output [json]": ("`-o json`", "Output format"),
+    "-n, --namespace NAMESPACE": ("`-n`", "In which namespace"),
+    "-l, --selector LABELS": ("`-l`", "Only objects with these labels"),
+    "-6, --ipv6": ("`-6`", "By IPv6 addresses"),
+}
+"""Options that many verbs have: click's spelling → that behind the usage line, and how their help begins."""
 WORDS = {
     "str": "text",
     "int": "number",
@@ -141,8 +152,10 @@ def _verb(path: str, command: click.Command) -> Iterator[str]:
     usage = " ".join(command.collect_usage_pieces(context))
     options = [one for one in command.params if isinstance(one, click.Option) and not one.hidden]
     records = [option.get_help_record(context) or ("", "") for option in options]
-    shared = [SHARED[names] for names, text in records if names in SHARED and "by default" not in text]
-    own = [(names, text) for names, text in records if not (names in SHARED and "by default" not in text)]
+    is_shared = [names in SHARED and text.startswith(SHARED[names][1]) for names, text in records]
+    here = {names for (names, _), known in zip(records, is_shared, strict=True) if known}
+    shared = [short for names, (short, _) in SHARED.items() if names in here]
+    own = [record for record, known in zip(records, is_shared, strict=True) if not known]
     also = f" ({', '.join(shared)})" if shared else ""
     yield f"### {path}\n`{path} {usage}`{also}: {_help(command)}\n"
     yield from (f"- `{' '.join(names.split())}`: {' '.join(text.split())}\n" for names, text in own)
