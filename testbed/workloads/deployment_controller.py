@@ -63,7 +63,7 @@ class DeploymentController(ScaledController[Deployment]):
         if numbers.outdated and not deployment.spec.paused:
             return f"{numbers.outdated} pods are not replaced yet"
         if numbers.replicas != wanted or numbers.available != wanted:
-            return f"{numbers.available} of {wanted} pods are ready, {numbers.replicas} are there{self._reasons(key)}"
+            return f"{numbers.available} of {wanted} pods are ready, {numbers.replicas} exist{self._reasons(key)}"
         return ""
 
 
@@ -90,7 +90,7 @@ class ReplicaSetController(ScaledController[ReplicaSet]):
         one = self._workloads.sets[key]
         numbers = set_numbers(one, self._workloads.seen().pods)
         if numbers.replicas != one.replicas or numbers.available != one.replicas:
-            there = f"{numbers.replicas} are there{self._reasons(key)}"
+            there = f"{numbers.replicas} exist{self._reasons(key)}"
             return f"{numbers.available} of {one.replicas} pods are ready, {there}"
         return ""
 
