@@ -125,7 +125,7 @@ def reachable_ip(text: str) -> IPv4Address | None:
 
 def lease_ttl_s(text: str) -> int:
     """Return a Go duration as whole seconds that etcd grants."""
-    seconds = _duration_s(text)
+    seconds = duration_s(text)
     if seconds != int(seconds):
         raise ValueError("not whole seconds; want e.g. 30s, 5m or 24h")
     if not SHORTEST_TTL_S <= seconds <= LONGEST_TTL_S:
@@ -133,7 +133,7 @@ def lease_ttl_s(text: str) -> int:
     return int(seconds)
 
 
-def _duration_s(text: str) -> float:
+def duration_s(text: str) -> float:
     """Return a Go duration such as `1h30m` in seconds."""
     parts = re.findall(r"([0-9]+(?:\.[0-9]*)?|\.[0-9]+)(h|ms|us|µs|ns|m|s)", text)
     if not parts or "".join(number + unit for number, unit in parts) != text:

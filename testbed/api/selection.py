@@ -13,7 +13,6 @@ Test = Callable[[Object], bool]
 
 TRUE = frozenset({"1", "t", "T", "true", "True", "TRUE"})
 """As Go's strconv.ParseBool reads it."""
-FALSE = frozenset({"0", "f", "F", "false", "False", "FALSE"})
 LONGEST_NUMBER = 19
 """Digits of a 64-bit number."""
 

@@ -13,7 +13,7 @@ import socket
 import struct
 import termios
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from testbed.cluster.object_key import ObjectKey
@@ -155,20 +155,9 @@ def start_exec(
     )
 
 
-def start_logs(
-    record: LabRecord, pod: ObjectKey, container: str | None, *, follow: bool, previous: bool, tail: int | None
-) -> StreamProgram:
-    """Print a container's log. Raises TestbedError."""
-    return StreamProgram(
-        record,
-        LOGS,
-        name=pod.name,
-        namespace=pod.namespace,
-        container=container,
-        follow=follow,
-        previous=previous,
-        tail=tail,
-    )
+def start_logs(record: LabRecord, pod: ObjectKey, options: Mapping[str, str | float | None]) -> StreamProgram:
+    """Print a container's log, with options of our own verb. Raises TestbedError."""
+    return StreamProgram(record, LOGS, terminal=False, name=pod.name, namespace=pod.namespace, **options)
 
 
 class PodDoor:

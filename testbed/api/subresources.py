@@ -1,7 +1,9 @@
 """Subresources: the number of replicas of a workload, and the log of a pod."""
 
 import contextlib
+import time
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Any
 
 from aiohttp import web
@@ -11,14 +13,12 @@ from testbed.api.failure import Failure, conflict, from_lab
 from testbed.api.lab import AsyncLab
 from testbed.api.objects import Objects
 from testbed.api.resources import ApiPlace
-from testbed.api.selection import FALSE, is_true, number
+from testbed.api.selection import is_true, number
 from testbed.api.streams import read_some, start_logs
 from testbed.cluster.columns import selector_text
+from testbed.cluster.problems import shorten
 from testbed.control.client import LabRecord
 from testbed.errors import TestbedError
-
-NOT_KEPT = ("sinceSeconds", "sinceTime", "timestamps")
-"""Parameters of a log's query that are refused: the time of a line is not recorded."""
 
 
 async def scale(
@@ -56,15 +56,25 @@ def _scale_of(item: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def _since(query: Mapping[str, str]) -> float | None:
+    """Return the time from which on lines are shown. Raises Failure (400)."""
+    seconds, moment = number(query.get("sinceSeconds"), "sinceSeconds"), query.get("sinceTime")
+    if seconds is not None:
+        return time.time() - seconds
+    try:
+        return datetime.fromisoformat(moment).timestamp() if moment else None
+    except ValueError as error:
+        raise Failure(400, f"sinceTime: not a time in RFC 3339 (got {shorten(moment)})") from error
+
+
 async def serve_log(request: web.Request, place: ApiPlace, record: LabRecord) -> web.StreamResponse:
     """Send a container's log, and follow it if asked to. Raises Failure."""
     query = request.query
-    if unknown := [name for name in NOT_KEPT if query.get(name) and query.get(name) not in FALSE]:
-        raise Failure(400, f"{', '.join(unknown)}: when a line was written is not kept", place)
     tail, limit = (number(query.get(name), name) for name in ("tailLines", "limitBytes"))
-    follow, previous = (is_true(query.get(name)) for name in ("follow", "previous"))
+    flags = {name: is_true(query.get(name)) for name in ("follow", "previous", "timestamps")}
+    options = {"container": query.get("container"), "tail": tail, "since": _since(query), **flags}
     try:
-        program = start_logs(record, place.key, query.get("container"), follow=follow, previous=previous, tail=tail)
+        program = start_logs(record, place.key, options)
     except TestbedError as error:
         raise from_lab(error, place) from error
     program.close_stdin()

@@ -130,6 +130,21 @@ class FiniteRange(click.FloatRange):
         return number
 
 
+class GoDuration(click.ParamType[float]):
+    """A time such as 1h30m, as Kubernetes' and flannel's programs take it, in seconds."""
+
+    name = "duration"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:  # noqa: ANN401 - click's own types
+        """Convert as Go does."""
+        from agent.options.parsers import duration_s
+
+        try:
+            return duration_s(value)
+        except ValueError as failure:
+            self.fail(f"{value}: {failure}.", param, ctx)
+
+
 def _first_sentence(command: click.Command) -> str:
     return command.get_short_help_str(LONGEST_SENTENCE)
 

@@ -1,11 +1,13 @@
 """The verb `logs`."""
 
+import time
+
 import click
 
 from testbed.cluster.kinds import POD
 from testbed.cluster.object_key import DEFAULT_NAMESPACE
 from testbed.cluster.selectors import selected
-from testbed.command.command_line import bare_name, lab_option, namespace_option, verbs
+from testbed.command.command_line import GoDuration, bare_name, lab_option, namespace_option, verbs
 from testbed.command.completion import names
 from testbed.command.object_words import name_of
 from testbed.command.selectors import read_selector, selector_option
@@ -26,6 +28,8 @@ LINES_OF_EACH = 10
 @click.option("-p", "--previous", is_flag=True, help="Output of the container's previous run.")
 @click.option("-f", "--follow", is_flag=True, help="Follow the log until Ctrl-C.")
 @click.option("--tail", type=click.IntRange(min=-1), metavar="N", help="Only the last N lines; 10 with -l, -1: all.")
+@click.option("--since", type=GoDuration(), metavar="5s|2m|3h", help="Only lines of a pod written in this last time.")
+@click.option("--timestamps", is_flag=True, help="Prefix each line of a pod with the time when it was written.")
 @click.option("--prefix", is_flag=True, help="Prefix each line with its pod and container.")
 @selector_option
 @namespace_option
@@ -37,6 +41,8 @@ def logs(
     previous: bool,
     follow: bool,
     tail: int | None,
+    since: float | None,
+    timestamps: bool,
     prefix: bool,
     selector: str | None,
     namespace: str | None,
@@ -72,5 +78,7 @@ def logs(
         previous=previous,
         follow=follow,
         prefix=prefix,
+        since=None if since is None else time.time() - since,
+        timestamps=timestamps,
         tail=None if tail in (None, -1) else min(tail, MOST_LINES),
     )

@@ -25,6 +25,9 @@ def keep_end(logs: Path, pod: str) -> None:
         (logs / LIVING / pod).rename(kept)
         for log in kept.glob("*.log"):
             _shorten(log)
+        # They are those of the whole logs.
+        for times in kept.glob("*.times"):
+            times.unlink()
     for old in sorted(kept.parent.glob("*"))[:-PODS]:
         shutil.rmtree(old, ignore_errors=True)
     # If they cannot be kept they are deleted anyway: the next pod of that name starts its own.

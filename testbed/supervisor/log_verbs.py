@@ -12,9 +12,11 @@ from testbed.control.server import Request
 from testbed.errors import InvalidInput, TestbedError
 from testbed.lab.node import LabNode
 from testbed.plain_files import plain
+from testbed.pods.container_log import times_of
 from testbed.pods.kept_logs import log_of_deleted
 from testbed.pods.log_runs import LogPart
 from testbed.pods.pod import Pod
+from testbed.pods.timed_log import TimedLogs, TimedSource
 from testbed.supervisor.lab import Lab
 
 OWN_LOGS = ("lab", "dns")
@@ -65,9 +67,20 @@ class LogVerbs:
         if not written:
             raise TestbedError("\n".join(f"{source.label}: no output yet" for source in sources))
         follow, labels = (request.argument(name, bool, False) for name in ("follow", "prefix"))
-        return run_for_client(
-            request, show_command(written, request.argument("tail", int), follow=follow, labels=labels)
-        )
+        tail, since = request.argument("tail", int), request.argument("since", float)
+        timestamps = request.argument("timestamps", bool, False)
+        if timestamps or since is not None:
+            if unknown := [source.label for source in written if not _has_times(source.log)]:
+                raise TestbedError(f"no times of lines are kept of {', '.join(unknown)} (want: a running pod)")
+            timed = TimedLogs(
+                sources=[_timed(source, has_label=labels) for source in written],
+                lines=tail,
+                since_ns=int((since or 0) * 10**9),
+                timestamps=timestamps,
+                follow=follow,
+            )
+            return run_for_client(request, timed.command())
+        return run_for_client(request, show_command(written, tail, follow=follow, labels=labels))
 
     def _sources(self, request: Request, name: str) -> list[LogSource]:
         """Return the logs of one name. Raises TestbedError."""
@@ -131,6 +144,18 @@ def _is_written(log: Path | LogPart) -> bool:
         if size > LARGEST_LOG:
             raise TestbedError(f"{file}: is not a log (got {size} bytes; want at most {LARGEST_LOG})")
     return True
+
+
+def _has_times(log: Path | LogPart) -> bool:
+    files = (log,) if isinstance(log, Path) else log.files
+    return all(os.path.exists(times_of(str(file), file.stat().st_ino)) for file in files)
+
+
+def _timed(source: LogSource, *, has_label: bool) -> TimedSource:
+    label, log = source.label if has_label else "", source.log
+    if isinstance(log, Path):
+        return label, [str(log)], 0, None
+    return label, list(map(str, log.files)), log.first_byte, log.bytes
 
 
 def show_command(sources: Sequence[LogSource], lines: int | None, *, follow: bool, labels: bool) -> list[str]:

@@ -16,6 +16,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +49,7 @@ SHAPES = {
     "kubectl auth can-i create pods": r"^yes$",
     "kubectl exec shell1 -- curl -s -m 5 http://web/": r"<title>",
     "kubectl exec deploy/web -- hostname": r"^web-\w+-\w+$",
+    "kubectl logs deploy/web --timestamps --since=10m": r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{9}Z ",
     "kubectl rollout history deployment/web": r"REVISION +CHANGE-CAUSE\n1 .*\n2 ",
     "kubectl get pods -L tier": r"TIER\n(.*\n)*shell1 .* front\n",
     "kubectl exec sleeper -- grep -c testbed /tmp/read-me": r"^[1-9]\d*$",
@@ -280,6 +282,32 @@ def test_exec_hands_on_input_and_exit_code(kubectl: Kubectl) -> None:
     ended = kubectl.run("exec", "shell1", "--", "sh", "-c", "echo out; echo err >&2; exit 7")
     assert (ended.returncode, ended.stdout) == (7, "out\n")
     assert "err\n" in ended.stderr
+
+
+TICKS = "import time\nfor n in range(10 ** 6):\n    print('tick', n, time.time(), flush=True)\n    time.sleep(0.5)"
+
+
+def test_lines_of_a_log_have_times_and_are_chosen_by_them(lab: Lab, kubectl: Kubectl) -> None:
+    kubectl.must("run", "ticker", "--image=shell", "--command", "--", "python3", "-c", TICKS)
+    kubectl.must("wait", "--for=condition=Ready", "pod/ticker", "--timeout=60s")
+    wait_until(lambda: "tick 6 " in kubectl.must("logs", "ticker"), timeout_s=30, what="the ticker ticks")
+    stamped = kubectl.must("logs", "ticker", "--timestamps")
+    for line in stamped.splitlines():
+        written_at, said_at = datetime.fromisoformat(line.split()[0]).timestamp(), float(line.split()[3])
+        assert 0 <= written_at - said_at < 1, line
+    third = stamped.splitlines()[3].split()[0]
+    later = kubectl.must("logs", "ticker", f"--since-time={third}", "--timestamps")
+    # kubectl sends whole seconds.
+    second = third.partition(".")[0]
+    assert later.startswith(next(line for line in stamped.splitlines() if line.startswith(second)))
+    assert lab.must("logs", "ticker", "--timestamps").startswith(stamped)
+    assert 1 <= lab.must("logs", "ticker", "--since", "2s").count("tick") <= 4
+    # As k9s and stern ask.
+    with kubectl.running("logs", "-f", "ticker", "--timestamps", "--since=48h", "--tail=1") as following:
+        read_until(following.stdout, r"(\S+Z tick \d+ \S+\n){3}")
+    refused = lab.testbed("logs", "node1", "--timestamps")
+    assert (refused.code, refused.err.count("no times of lines are kept of node1")) == (1, 1)
+    kubectl.must("delete", "pod", "ticker", "--grace-period=0")
 
 
 FOLLOWERS = 20
