@@ -11,7 +11,7 @@ LOG_BYTES_WHEN_CROWDED = 256 * 1024
 ROOM_FOR_OTHERS = 512 * 1024 * 1024
 """Logs are below /run, which is memory and shared with the whole machine: half of it, or this much, is reserved."""
 TIME = struct.Struct("<QQ")
-"""A record of LOG.INODE.times: from this byte of the log on, written at this time (nanoseconds since the epoch)."""
+"""A record of NAME.INODE.times: from this byte of the log on, written at this time (nanoseconds since the epoch)."""
 SAME_TIME_NS = 10_000_000
 """Output within this time has one record."""
 LEAST_TIMES_BYTES = 4096
@@ -19,7 +19,7 @@ LEAST_TIMES_BYTES = 4096
 
 def times_of(log: str, inode: int) -> str:
     """Return where the times of a log's lines are: a file of its own, since other programs read and write the log."""
-    return f"{log.removesuffix('.1')}.{inode}.times"
+    return f"{log.removesuffix('.1').removesuffix('.log')}.{inode}.times"
 
 
 def is_crowded(descriptor: int) -> bool:

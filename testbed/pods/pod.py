@@ -196,8 +196,14 @@ class Pod:
     def mark_terminating(self) -> None:
         """Make the pod unready, whatever its containers report: it is about to be deleted."""
         self._leaves = True
-        self.deleted_at = rfc3339(time.time())
+        self.deleted_at = self.deleted_at or rfc3339(time.time())
         self._terminate()
+
+    def shorten_grace(self, grace_s: float) -> None:
+        """Leave no more than this time to a deletion that has begun."""
+        end = time.monotonic() + grace_s
+        for container in (*self.init_containers.values(), *self.containers.values()):
+            container.shorten_grace(end)
 
     def _terminate(self) -> None:
         self._terminating = True

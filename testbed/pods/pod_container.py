@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import json
+import math
 import os
 import signal
 import socket
@@ -151,6 +152,10 @@ class PodContainer:
         self._asking = threading.Lock()
         self._last_resort: threading.Timer | None = None
         """Kills a run that does not end after its liveness probe has failed."""
+        self._latest_end = math.inf
+        """Monotonic time at which a stop kills what is left, whatever its own grace period."""
+        self._pre_stop_over = threading.Event()
+        self._got_term = False
 
     @property
     def pid(self) -> int | None:
@@ -187,6 +192,25 @@ class PodContainer:
         else:
             supervised.try_now()
 
+    def shorten_grace(self, end: float) -> None:
+        """Let a stop kill what still runs at this monotonic time; it may be under way or begin later."""
+        self._latest_end = min(self._latest_end, end)
+        timer = threading.Timer(max(0.0, end - time.monotonic()), self._end_grace)
+        timer.daemon = True
+        timer.start()
+
+    def _end_grace(self) -> None:
+        self._pre_stop_over.set()
+        # Before TERM a killed container would be started again.
+        if self._got_term:
+            self._kill_processes()
+
+    def _pre_stop(self, handler: LifecycleHandler, place: ContainerPlace, grace_s: float) -> None:
+        try:
+            self._run_handler("preStop", handler, place, grace_s)
+        finally:
+            self._pre_stop_over.set()
+
     def stop(self, grace_s: float) -> None:
         """End every process of the container: preStop, TERM to the first one, KILL to all after the grace period."""
         place, self._place = self._place, None
@@ -194,12 +218,15 @@ class PodContainer:
         pre_stop = self._container.lifecycle.pre_stop
         if pre_stop is not None and place is not None and grace_s > 0 and self.pid is not None:
             began = time.monotonic()
-            self._run_handler("preStop", pre_stop, place, grace_s)
+            threading.Thread(target=self._pre_stop, args=(pre_stop, place, grace_s), daemon=True).start()
+            self._pre_stop_over.wait()
             grace_s = max(AFTER_PRE_STOP_S, grace_s - (time.monotonic() - began))
+        grace_s = max(0.0, min(grace_s, self._latest_end - time.monotonic()))
         if self._supervised is not None and self._supervised.state != "exited":
             # Killing the processes and not the shim lets the shim reap them and report the exit code.
             timer = threading.Timer(grace_s, self._kill_processes)
             timer.start()
+            self._got_term = True
             self._supervised.stop(grace_s + SHIM_GRACE_S)
             timer.cancel()
         self._end_leftovers()

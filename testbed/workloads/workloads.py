@@ -292,12 +292,15 @@ class Workloads:
 
     def end_soon(self, pod: Pod, grace_s: float | None = None) -> None:
         """End the pod, with its grace period, in a new thread."""
-        pod.mark_terminating()
-        threading.Thread(target=self.end, args=(pod, grace_s), name=f"end {pod.name}", daemon=True).start()
+        _begin_end(pod, grace_s)
+        threading.Thread(target=self._finish_end, args=(pod, grace_s), name=f"end {pod.name}", daemon=True).start()
 
     def end(self, pod: Pod, grace_s: float | None = None) -> None:
-        """End the pod; return when it is gone. A second call waits for the first."""
-        pod.mark_terminating()
+        """End the pod; return when it is gone. A second call waits for the first, whose grace period it may shorten."""
+        _begin_end(pod, grace_s)
+        self._finish_end(pod, grace_s)
+
+    def _finish_end(self, pod: Pod, grace_s: float | None) -> None:
         with self._lane(pod):
             if self._pods.get(pod.key) is pod:
                 self._end(pod, grace_s)
@@ -364,3 +367,9 @@ def _labelled(wanted: ReplicaSet | DaemonSet) -> tuple[PodTemplate, str]:
         return template, wanted.template_hash
     template_hash = template.hash
     return template.with_labels({REVISION_HASH: template_hash}), template_hash
+
+
+def _begin_end(pod: Pod, grace_s: float | None) -> None:
+    if pod.leaves and grace_s is not None:
+        pod.shorten_grace(grace_s)
+    pod.mark_terminating()

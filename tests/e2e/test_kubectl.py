@@ -12,6 +12,7 @@ import socket
 import ssl
 import subprocess
 import sys
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Sequence
@@ -364,6 +365,40 @@ def test_an_eviction_has_the_grace_period_of_its_request(kubectl: Kubectl) -> No
     # The default of a lab, 10 s, would have ended it.
     constantly(is_there, for_s=13, what="the pod may go on")
     wait_until(lambda: not is_there(), timeout_s=20, what="the pod has ended after its grace period")
+
+
+STUBBORN = """\
+apiVersion: v1
+kind: Pod
+metadata: {name: stubborn}
+spec:
+  terminationGracePeriodSeconds: 300
+  containers:
+  - {name: c, image: shell, command: [sh, -c, "trap '' TERM; while :; do sleep 1; done"]}
+"""
+PRE_STOP = STUBBORN.replace("image: shell", "image: shell, lifecycle: {preStop: {sleep: {seconds: 250}}}")
+
+
+@pytest.mark.parametrize("manifest", [STUBBORN, PRE_STOP], ids=["TERM ignored", "preStop sleeps"])
+def test_a_second_delete_with_a_shorter_grace_period_shortens_the_first(kubectl: Kubectl, manifest: str) -> None:
+    kubectl.must("apply", "-f", "-", stdin=manifest)
+    kubectl.must("wait", "--for=condition=Ready", "pod/stubborn", "--timeout=60s")
+    kubectl.must("delete", "pod", "stubborn", "--wait=false")
+
+    def pod() -> Any:  # noqa: ANN401 - JSON
+        found = kubectl.run("get", "pod", "stubborn", "-o", "json", "--ignore-not-found")
+        return json.loads(found.stdout or "{}")
+
+    constantly(lambda: "deletionTimestamp" in pod()["metadata"], for_s=3, what="it is given its grace period")
+    restarts = pod()["status"]["containerStatuses"][0]["restartCount"]
+    began = time.monotonic()
+    kubectl.must("delete", "pod", "stubborn", "--grace-period=2", "--wait=false")
+    last = restarts
+    while found := pod():
+        last = found["status"]["containerStatuses"][0]["restartCount"]
+        assert time.monotonic() - began < 30, "it still runs"
+    assert time.monotonic() - began >= 1.5, "the second grace period is kept"
+    assert last == restarts
 
 
 @pytest.mark.parametrize("query", ["watch=1&timeoutSeconds=soon", "watch=1&resourceVersion=x", "labelSelector=a=b=c"])
