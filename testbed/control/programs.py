@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from testbed.control.answers.lab import EndedAnswer
 from testbed.control.server import Request
+from testbed.control.wire import is_readable
 from testbed.errors import InvalidInput, WrongEnvironment
 
 HANGUP_GRACE_S = 1.0
@@ -60,7 +61,7 @@ def wait_with_client(request: Request, pid: int) -> int:
             for number in (signal.SIGHUP, signal.SIGKILL):
                 _signal_session(pid, number)
                 _signal_members(sessions, number)
-                if select.select([pidfd], [], [], HANGUP_GRACE_S)[0]:
+                if is_readable(pidfd, HANGUP_GRACE_S):
                     break
         _, status = os.waitpid(pid, 0)
     finally:

@@ -12,7 +12,6 @@ import contextlib
 import json
 import logging
 import os
-import select
 import selectors
 import socket
 import threading
@@ -25,7 +24,16 @@ from typing import Any, Generic
 from agent.daemon.memory import LARGE_BYTES, release_free_memory
 from agent.errors import AgentError
 from testbed.control.questions import AnswerT, Question
-from testbed.control.wire import PROTOCOL, RequestReader, close_all, line_of, peer_uid, protocol_of, send_line
+from testbed.control.wire import (
+    PROTOCOL,
+    RequestReader,
+    close_all,
+    is_readable,
+    line_of,
+    peer_uid,
+    protocol_of,
+    send_line,
+)
 from testbed.errors import InvalidInput, TestbedError, WrongEnvironment
 
 log = logging.getLogger(__name__)
@@ -61,8 +69,7 @@ class Request:
 
     def client_left(self, timeout_s: float) -> bool:
         """Wait up to `timeout_s` seconds for the client to close its end."""
-        readable, _, _ = select.select([self._connection], [], [], timeout_s)
-        return bool(readable) and not self._connection.recv(1)
+        return is_readable(self.fileno(), timeout_s) and not self._connection.recv(1)
 
     def fileno(self) -> int:
         """Return the descriptor, for poll loops that wait for the client's end among others."""

@@ -1,6 +1,7 @@
 """The lab's control socket: whoever misbehaves is told and closed, and nobody else notices."""
 
 import array
+import fcntl
 import json
 import os
 import resource
@@ -19,7 +20,7 @@ from testbed.control import server as control
 from testbed.control.client import LabRecord, start_ticks
 from testbed.control.questions import STATUS, Question
 from testbed.control.server import ControlServer, Request, Verb
-from testbed.control.wire import CONTROL_SOCKET, LINE_LIMIT, PROTOCOL, send_line
+from testbed.control.wire import CONTROL_SOCKET, LINE_LIMIT, PROTOCOL, is_readable, send_line
 from testbed.errors import EtcdFailed, TestbedError
 from tests.waiting import wait_until
 
@@ -259,3 +260,15 @@ def test_an_answer_of_another_version_is_not_read(tmp_path: Path) -> None:
     with listener, pytest.raises(TestbedError, match=r"runs an older testbed \(protocol 1; this one speaks 2\)"):
         client.ask(lab, STATUS)
     answering.join()
+
+
+def test_a_large_lab_waits_for_descriptors_that_select_does_not_take() -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, max(soft, 4096)), hard))
+    ours, theirs = socket.socketpair()
+    with ours, theirs, socket.socket(fileno=fcntl.fcntl(ours, fcntl.F_DUPFD_CLOEXEC, 2000)) as high:
+        assert high.fileno() >= 2000
+        assert not is_readable(high.fileno(), 0.01)
+        theirs.send(b"x")
+        assert is_readable(high.fileno(), 10)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
