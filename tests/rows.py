@@ -48,9 +48,24 @@ class Row:
     """Other programs that its tests run or compare with, names of SOFTWARE."""
 
 
+VERSION = re.compile(r"\d+(?:\.\d+)+")
+
+
+def version_of(*command: str) -> str:
+    """Return the first version that a command prints; "" without one. Raises OSError."""
+    said = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False).stdout
+    found = VERSION.search(said)
+    return found[0] if found else ""
+
+
+OTHER_ETCDS: Mapping[str, str] = {
+    version_of(program, "--version"): program for program in os.environ.get("TESTBED_ETCDS", "").split(":") if program
+}
+"""Version → program, of etcds beside that on PATH."""
 SOFTWARE: Mapping[str, tuple[str, ...] | str] = {
     "flanneld": "0.20.2 by what one wrote and sent; rules of August 2026 by its sources",
     "etcd": ("etcd", "--version"),
+    "other etcds": ", ".join(OTHER_ETCDS),
     "iptables": ("iptables", "--version"),
     "nftables": ("nft", "--version"),
     "dockerd": ("dockerd", "--version"),
@@ -58,7 +73,6 @@ SOFTWARE: Mapping[str, tuple[str, ...] | str] = {
     "CNI plugins": ("dpkg-query", "--show", "--showformat=${Version}", "containernetworking-plugins"),
 }
 """Programs → what prints their version, or the version itself."""
-VERSION = re.compile(r"\d+(?:\.\d+)+")
 
 
 ROWS: Mapping[str, Row] = {
@@ -252,6 +266,8 @@ ROWS: Mapping[str, Row] = {
     ),
     "C37": Row("a lab with an agent that reports nothing: kernel and etcd are asked instead"),
     "C38": Row("a lab with another etcd program", software=("etcd",)),
+    "C44": Row("agents behind etcd, its grpc-proxy and its gateway, with tokens that expire", software=("etcd",)),
+    "C45": Row("the same with other versions of etcd (TESTBED_ETCDS)", software=("other etcds",)),
 }
 
 
@@ -285,9 +301,8 @@ def versions_of(names: Iterable[str]) -> dict[str, str]:
             found[name] = known
             continue
         with suppress(OSError):
-            said = subprocess.run(known, capture_output=True, text=True, timeout=10, check=False).stdout
-            if version := VERSION.search(said):
-                found[name] = version[0]
+            if version := version_of(*known):
+                found[name] = version
     return found
 
 

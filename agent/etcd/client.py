@@ -204,12 +204,14 @@ class EtcdClient:
                 return answer
             # grpc raises ValueError on a channel that another thread closed; StopIteration is an empty stream.
             except (grpc.RpcError, grpc.FutureCancelledError, RegistryError, ValueError, StopIteration) as error:
-                if connection is not None and is_wrong_endpoint(error):
+                stale = is_stale_token(error) and may_reauthenticate
+                # A new connection would end the watches of this one.
+                if connection is not None and is_wrong_endpoint(error) and not (stale and self._logged_in(connection)):
                     self._give_up(connection, late=is_late(error))
                 endpoint = connection.endpoint if connection else ", ".join(self._endpoints)
                 failures.append(translate(error, endpoint))
                 tries -= 1
-                if is_stale_token(error) and may_reauthenticate:
+                if stale:
                     may_reauthenticate = False
                     tries = max(tries, 1)
                 elif tries <= 0 or not _may_ask_another(error):
@@ -228,6 +230,14 @@ class EtcdClient:
                     self._next_endpoint += 1
                     raise
             return self._connection
+
+    def _logged_in(self, connection: Connection) -> bool:
+        """Return whether etcd has given the connection a new token."""
+        try:
+            connection.log_in(self._credentials)
+        except (grpc.RpcError, ValueError):
+            return False
+        return True
 
     def _give_up(self, connection: Connection, late: bool = False) -> None:
         with self._lock:

@@ -13,6 +13,7 @@ os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 
 import etcd3
 import grpc
+from etcd3 import etcdrpc
 
 from agent.errors import AgentError, LeaseLost, RegistryDenied, RegistryUnavailable
 
@@ -88,12 +89,28 @@ class Connection:
     def __init__(self, endpoint: str, client: Any, deadline_s: float) -> None:  # noqa: ANN401 - etcd3 has no types
         self.endpoint = endpoint
         self._client = client
+        self._deadline_s = deadline_s
         self.channel = client.channel
         self.kv = client.kvstub
         self.lease = client.leasestub
+        self._token: tuple[tuple[str, str], ...] = tuple(client.metadata or ())
+
+    @property
+    def metadata(self) -> tuple[tuple[str, str], ...]:
+        """Return what each RPC sends along."""
         # A member that lost its cluster then answers at once instead of making us wait.
-        self.metadata = (*(client.metadata or ()), ("hasleader", "true"))
-        self.limits = {"timeout": deadline_s, "metadata": self.metadata}
+        return (*self._token, ("hasleader", "true"))
+
+    @property
+    def limits(self) -> dict[str, Any]:
+        """Return the arguments of each RPC that has a deadline."""
+        return {"timeout": self._deadline_s, "metadata": self.metadata}
+
+    def log_in(self, credentials: Credentials) -> None:
+        """Get a new token for the RPCs that follow; open streams keep theirs. Raises grpc.RpcError."""
+        request = etcdrpc.AuthenticateRequest(name=credentials.user, password=credentials.password)
+        answer = etcdrpc.AuthStub(self.channel).Authenticate(request, timeout=self._deadline_s)
+        self._token = (("token", answer.token),)
 
     def close(self) -> None:
         """Close the channel and end every RPC on it."""

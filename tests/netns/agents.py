@@ -135,7 +135,7 @@ class Underlay:
         self.ip(switch, f"link set dev {port} master {bridge} up")
         self.ip(netns, "link set eth0 up")
 
-    def start_etcd(self) -> None:
+    def start_etcd(self, *flags: str, program: str = "etcd") -> None:
         """Start etcd and wait until it answers; data stays from start to start."""
         data, url = self.directory / "etcd", f"http://{ETCD_ADDRESS}"
         with (self.directory / "etcd.log").open("ab") as log:
@@ -145,7 +145,7 @@ class Underlay:
                     "netns",
                     "exec",
                     self.etcd_netns,
-                    "etcd",
+                    program,
                     "--name=e",
                     f"--data-dir={data}",
                     f"--listen-client-urls={url}:2379",
@@ -153,6 +153,7 @@ class Underlay:
                     f"--listen-peer-urls={url}:2380",
                     f"--initial-advertise-peer-urls={url}:2380",
                     f"--initial-cluster=e={url}:2380",
+                    *flags,
                 ],
                 stdout=log,
                 stderr=log,

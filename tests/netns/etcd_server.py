@@ -5,11 +5,36 @@ import os
 import signal
 import socket
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from tests.waiting import wait_until
+
+ACCESS_CONTROL = (
+    "user add root:secret",
+    "role add root",
+    "user grant-role root root",
+    "user add node:pass",
+    "role add flannel",
+    "role grant-permission flannel --prefix=true readwrite /coreos.com/network",
+    "user grant-role node flannel",
+    "auth enable",
+)
+
+
+def access_control(etcdctl: Callable[..., str]) -> None:
+    """Enable access control, with the user `node` for agents."""
+    for command in ACCESS_CONTROL:
+        etcdctl(*command.split())
+
+
+def jwt_option(directory: Path, life: str) -> str:
+    """Return the option for tokens that etcd signs and that live for e.g. `10m`."""
+    key, public = directory / "jwt.key", directory / "jwt.pub"
+    for command in (["genrsa", "-out", str(key), "2048"], ["rsa", "-in", str(key), "-pubout", "-out", str(public)]):
+        subprocess.run(["openssl", *command], check=True, capture_output=True, timeout=20)
+    return f"--auth-token=jwt,pub-key={public},priv-key={key},sign-method=RS256,ttl={life}"
 
 
 def free_port() -> int:
@@ -23,14 +48,17 @@ def free_port() -> int:
 class EtcdServer:
     """One member; `start` and `stop` may alternate, the data stays."""
 
-    def __init__(self, directory: Path, tls: Sequence[str] = ()) -> None:
+    def __init__(self, directory: Path, tls: Sequence[str] = (), program: str = "etcd") -> None:
         """`tls` are more flags, such as `--cert-file=…`; with any the client port speaks https."""
         self._directory = directory
+        self._program = program
         self._tls = list(tls)
         self._scheme = "https" if tls else "http"
         self._port, self._peer_port = free_port(), free_port()
         self._process: subprocess.Popen[bytes] | None = None
         self.etcdctl_flags: list[str] = []
+        self.flags: list[str] = []
+        """More of etcd's own, from the next start on."""
         self.endpoint = f"{self._scheme}://127.0.0.1:{self._port}"
 
     def start(self) -> None:
@@ -39,7 +67,7 @@ class EtcdServer:
         with (self._directory / "etcd.log").open("ab") as log:
             self._process = subprocess.Popen(
                 [
-                    "etcd",
+                    self._program,
                     f"--data-dir={self._directory / 'data'}",
                     f"--listen-client-urls={self.endpoint}",
                     f"--advertise-client-urls={self.endpoint}",
@@ -48,6 +76,7 @@ class EtcdServer:
                     f"--initial-cluster=default={peer}",
                     "--unsafe-no-fsync",
                     *self._tls,
+                    *self.flags,
                 ],
                 stdout=log,
                 stderr=log,
@@ -101,13 +130,36 @@ class EtcdServer:
             return probe.connect_ex(("127.0.0.1", self._port)) == 0
 
 
-class EtcdProxy:
-    """A real `etcd grpc-proxy` before an etcd; `start` and `stop` may alternate, the port stays."""
+FRONTS = ("grpc-proxy", "gateway")
+"""etcd's own programs that stand before an etcd."""
 
-    def __init__(self, directory: Path, target: str) -> None:
+
+def front_command(kind: str, target: str, address: str, directory: Path, program: str = "etcd") -> list[str]:
+    """Return the command of an `etcd grpc-proxy` or `etcd gateway` at `address` before the etcd at `target`."""
+    if kind == "gateway":
+        # A gateway passes bytes; after a minute by default it tries again an etcd that was down.
+        return [
+            program,
+            "gateway",
+            "start",
+            f"--endpoints={target.rpartition('/')[2]}",
+            f"--listen-addr={address}",
+            "--retry-delay=1s",
+        ]
+    # From 3.5.30 on the proxy connects to the address it advertises, and exits if nothing answers there.
+    own = [f"--listen-addr={address}", f"--advertise-client-url={address}", f"--data-dir={directory / 'proxy'}"]
+    return [program, "grpc-proxy", "start", f"--endpoints={target}", *own]
+
+
+class EtcdProxy:
+    """A real `etcd grpc-proxy` or `etcd gateway` before an etcd; `start` and `stop` may alternate, the port stays."""
+
+    def __init__(self, directory: Path, target: str, kind: str = "grpc-proxy", program: str = "etcd") -> None:
         """`target` is the etcd's endpoint."""
         self._directory = directory
         self._target = target
+        self._kind = kind
+        self._program = program
         self._port = free_port()
         self._process: subprocess.Popen[bytes] | None = None
         self.endpoint = f"http://127.0.0.1:{self._port}"
@@ -116,14 +168,9 @@ class EtcdProxy:
         """Run it and wait until it listens."""
         with (self._directory / "proxy.log").open("ab") as log:
             self._process = subprocess.Popen(
-                [
-                    "etcd",
-                    "grpc-proxy",
-                    "start",
-                    f"--endpoints={self._target}",
-                    f"--listen-addr=127.0.0.1:{self._port}",
-                    f"--data-dir={self._directory / 'proxy'}",
-                ],
+                front_command(
+                    self._kind, self._target, f"127.0.0.1:{self._port}", self._directory, program=self._program
+                ),
                 stdout=log,
                 stderr=log,
             )

@@ -3,6 +3,7 @@
 import random
 import threading
 
+from agent.etcd.connection import Credentials
 from agent.etcd.registry import EtcdRegistry
 from agent.lease import Lease
 from agent.leases.manager import SubnetManager
@@ -15,8 +16,15 @@ SIXTEEN = '{"Network":"10.0.0.0/16"}'
 class ManagedNode:
     """A manager with its two threads on a registry of its own."""
 
-    def __init__(self, endpoint: str, public_ip: str, network: str = SIXTEEN, ttl_s: int = 30) -> None:
-        self.registry = EtcdRegistry([endpoint], deadline_s=1)
+    def __init__(
+        self,
+        endpoint: str,
+        public_ip: str,
+        network: str = SIXTEEN,
+        ttl_s: int = 30,
+        credentials: Credentials | None = None,
+    ) -> None:
+        self.registry = EtcdRegistry([endpoint], credentials=credentials, deadline_s=1)
         config = parse_network_config(network.encode())
         self.manager = SubnetManager(
             self.registry, config, attrs(public_ip), lease_ttl_s=ttl_s, rng=random.Random(public_ip)

@@ -1,6 +1,5 @@
 """The registry behind a real `etcd grpc-proxy`, which merges streams and drops the codes of etcd's errors."""
 
-import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -11,7 +10,7 @@ from agent.errors import Compacted, LeaseLost, RegistryDenied, RegistryUnavailab
 from agent.etcd.connection import Credentials
 from agent.etcd.registry import DEFAULT_PREFIX, EtcdRegistry, Watch
 from agent.lease import Delta, Lease, LeaseAdded
-from tests.netns.etcd_server import EtcdProxy, EtcdServer
+from tests.netns.etcd_server import EtcdProxy, EtcdServer, access_control, jwt_option
 from tests.netns.managed_node import ManagedNode
 from tests.unit.fake_registry import NODE1, NODE2, OTHER_SUBNET, SUBNET, check_registry
 from tests.waiting import constantly, wait_until
@@ -19,16 +18,6 @@ from tests.waiting import constantly, wait_until
 pytestmark = [pytest.mark.root, pytest.mark.slow]
 
 TTL_S = 3
-ACCESS_CONTROL = (
-    "user add root:secret",
-    "role add root",
-    "user grant-role root root",
-    "user add node:pass",
-    "role add flannel",
-    f"role grant-permission flannel --prefix=true readwrite {DEFAULT_PREFIX}",
-    "user grant-role node flannel",
-    "auth enable",
-)
 
 
 @pytest.fixture
@@ -186,12 +175,11 @@ def test_an_answer_of_etcds_that_is_an_error_costs_no_watch(etcd: EtcdServer, re
 @pytest.mark.parametrize("tokens", ["simple", "jwt"])
 def test_a_token_that_is_stale_is_replaced(behind: str, tokens: str, tmp_path: Path, undo: ExitStack) -> None:
     """A simple one is forgotten when etcd restarts, a JWT is void when any user or role changes."""
-    server = EtcdServer(tmp_path, ["--auth-token=simple" if tokens == "simple" else jwt(tmp_path)])
-    server.endpoint = server.endpoint.replace("https", "http")
+    server = EtcdServer(tmp_path)
+    server.flags = ["--auth-token=simple" if tokens == "simple" else jwt_option(tmp_path, "10m")]
     undo.callback(server.stop)
     server.start()
-    for command in ACCESS_CONTROL:
-        server.etcdctl(*command.split())
+    access_control(server.etcdctl)
     server.etcdctl_flags = ["--user=root:secret"]
     proxy = EtcdProxy(tmp_path, server.endpoint)
     undo.callback(proxy.stop)
@@ -227,8 +215,7 @@ def worked(call: Callable[[], object]) -> bool:
 
 
 def test_a_refusal_is_not_taken_for_an_etcd_that_is_away(etcd: EtcdServer, proxy: EtcdProxy, undo: ExitStack) -> None:
-    for command in ACCESS_CONTROL:
-        etcd.etcdctl(*command.split())
+    access_control(etcd.etcdctl)
     for user, password, prefix, complaint in (
         ("node", "wrong", DEFAULT_PREFIX, "authentication failed"),
         (None, None, DEFAULT_PREFIX, "user name is empty"),
@@ -238,11 +225,3 @@ def test_a_refusal_is_not_taken_for_an_etcd_that_is_away(etcd: EtcdServer, proxy
         undo.callback(refused.close)
         with pytest.raises(RegistryDenied, match=complaint):
             refused.list_leases()
-
-
-def jwt(directory: Path) -> str:
-    """Return the option for tokens that etcd signs."""
-    key, public = directory / "jwt.key", directory / "jwt.pub"
-    for command in (["genrsa", "-out", str(key), "2048"], ["rsa", "-in", str(key), "-pubout", "-out", str(public)]):
-        subprocess.run(["openssl", *command], check=True, capture_output=True, timeout=20)
-    return f"--auth-token=jwt,pub-key={public},priv-key={key},sign-method=RS256,ttl=10m"

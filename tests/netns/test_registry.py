@@ -14,7 +14,7 @@ from agent.errors import AgentError, Compacted, RegistryDenied, RegistryUnavaila
 from agent.etcd.connection import Credentials
 from agent.etcd.registry import DEFAULT_PREFIX, EtcdRegistry, Registry
 from agent.lease import BadEntry, Delta, Lease
-from tests.netns.etcd_server import EtcdServer, free_port
+from tests.netns.etcd_server import EtcdServer, access_control, free_port
 from tests.netns.managed_node import ManagedNode
 from tests.unit.fake_registry import NODE1, NODE2, OTHER_SUBNET, SUBNET, attrs, check_registry
 from tests.waiting import wait_until
@@ -233,17 +233,7 @@ def fill(server: EtcdServer) -> None:
 @pytest.mark.slow
 @pytest.mark.row("B7")
 def test_users_and_roles_are_respected(etcd: EtcdServer) -> None:
-    for command in (
-        "user add root:secret",
-        "role add root",
-        "user grant-role root root",
-        "user add node:pass",
-        "role add flannel",
-        "role grant-permission flannel --prefix=true readwrite /coreos.com/network",
-        "user grant-role node flannel",
-        "auth enable",
-    ):
-        etcd.etcdctl(*command.split())
+    access_control(etcd.etcdctl)
 
     def registry(user: str | None, password: str | None, prefix: str = DEFAULT_PREFIX) -> EtcdRegistry:
         return EtcdRegistry([etcd.endpoint], prefix, Credentials(user=user, password=password))
