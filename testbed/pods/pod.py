@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Sequence
 from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from testbed.cgroups.groups import Groups
 from testbed.cluster.manifest import PodManifest
@@ -104,6 +104,7 @@ class Pod:
         self.created_at = rfc3339(time.time())
         self.deleted_at: str | None = None
         """When its deletion was requested; None before."""
+        self._written: tuple[PodManifest, dict[str, Any]] | None = None
         self._terminating = False
         self._leaves = False
         self._place: ContainerPlace | None = None
@@ -192,6 +193,13 @@ class Pod:
         """Take labels and annotations from another manifest of this pod, without a restart."""
         self.manifest = manifest
         self._on_change()
+
+    def written_manifest(self) -> dict[str, Any]:
+        """Return the manifest as JSON, written once for each; not to be changed."""
+        manifest, known = self.manifest, self._written
+        if known is None or known[0] is not manifest:
+            known = self._written = (manifest, manifest.to_manifest())
+        return known[1]
 
     def mark_terminating(self) -> None:
         """Make the pod unready, whatever its containers report: it is about to be deleted."""

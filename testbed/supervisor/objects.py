@@ -86,6 +86,7 @@ def _around(lab: Lab, pod: Pod) -> PodSurroundings:
         deleted_at=pod.deleted_at,
         host_address=str(lab.state.nodes[pod.status().node].address),
         link=None if pod.manifest.spec.host_network else pod.host_end,
+        written=pod.written_manifest(),
         owner=_reference(lab, lab.workloads.owner_of(pod.key)),
         started_at=rfc3339(times.started.at) if times.started else None,
         ready_at=rfc3339(times.ready.at) if times.ready else None,

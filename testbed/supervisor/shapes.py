@@ -79,6 +79,8 @@ class PodSurroundings:
     host_address: str
     link: str | None
     """The node's end of its link; None if it uses its node's network."""
+    written: Shape | None = None
+    """Its manifest as JSON, if that is known; writing it takes a third of the time of `get pods`."""
     owner: OwnerReference | None = None
     """The ReplicaSet or DaemonSet that owns it."""
     started_at: str | None = None
@@ -89,12 +91,13 @@ class PodSurroundings:
 
 def pod_shape(lab: LabIdentity, manifest: PodManifest, status: PodStatus, around: PodSurroundings) -> Shape:
     """Return a v1 Pod."""
-    shape = lab.of_manifest(kinds.POD, manifest.key, around.created_at, manifest.to_manifest())
+    written = around.written or manifest.to_manifest()
+    shape = lab.of_manifest(kinds.POD, manifest.key, around.created_at, written)
     if around.owner is not None:
         shape["metadata"]["ownerReferences"] = [around.owner.shape(lab)]
     if around.deleted_at is not None:
         shape["metadata"]["deletionTimestamp"] = around.deleted_at
-    shape["spec"]["nodeName"] = status.node
+    shape["spec"] = {**written["spec"], "nodeName": status.node}
     shape["status"] = without_nothing(
         {
             "phase": status.phase,

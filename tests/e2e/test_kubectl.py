@@ -424,6 +424,27 @@ def _ask(kubectl: Kubectl, path: str, token: str, method: str = "GET", body: byt
         return error.code
 
 
+WATCH_LIST = "watch=true&sendInitialEvents=true&allowWatchBookmarks=true&resourceVersionMatch=NotOlderThan"
+"""As client-go's informers begin, from 1.35 on."""
+REVIEW = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "code"),
+    [
+        ("POST", REVIEW, 201),
+        ("GET", "/apis/metrics.k8s.io/v1beta1/pods", 404),
+        ("GET", "/apis/apiextensions.k8s.io/v1/customresourcedefinitions", 404),
+        ("GET", "/openapi/v2", 404),
+        ("GET", f"/api/v1/pods?{WATCH_LIST}&timeoutSeconds=1", 200),
+        ("GET", "/api/v1/namespaces/default/pods/shell1/log?timestamps=true&sinceSeconds=172800&tailLines=10", 200),
+    ],
+)
+def test_the_requests_of_k9s_and_stern_are_answered(kubectl: Kubectl, method: str, path: str, code: int) -> None:
+    body = b"{}" if method == "POST" else None
+    assert _ask(kubectl, path, kubectl.token, method, body) == code
+
+
 def test_nothing_gets_in_without_the_token_and_only_its_owner_reads_it(lab: Lab, kubectl: Kubectl) -> None:
     assert _ask(kubectl, "/api/v1/pods", kubectl.token) == 200
     for token in ("", "x", kubectl.token[:-1], kubectl.token + "0", kubectl.token.upper()):
@@ -502,6 +523,15 @@ def test_the_official_python_client_lists_watches_changes_and_executes(kubectl: 
         for _ in watch.Watch().stream(core.list_namespaced_pod, "default", resource_version="1", timeout_seconds=5):
             pass
     assert expired.value.status == 410
+    version = core.list_namespaced_config_map("default").metadata.resource_version
+    core.create_namespaced_config_map("default", {"metadata": {"name": "later"}, **_map()})
+    again = watch.Watch().stream(
+        core.list_namespaced_config_map, "default", resource_version=version, timeout_seconds=20
+    )
+    event = next(again)
+    again.close()
+    assert (event["type"], event["object"].metadata.name) == ("ADDED", "later")
+    core.delete_namespaced_config_map("later", "default")
 
     program = stream(
         core.connect_get_namespaced_pod_exec,
