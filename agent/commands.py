@@ -15,7 +15,7 @@ from pathlib import Path
 
 from agent.assembly import choose_underlay, open_registry
 from agent.backends.drop_device import is_drop_device
-from agent.backends.leftovers import remove_other_devices, remove_subnet_routes
+from agent.backends.leftovers import remove_kernel_path, remove_other_devices, remove_subnet_routes
 from agent.backends.subnet_routes import LAST_RESORT_METRIC
 from agent.errors import EnvironmentMissing, LeaseLost, RegistryError
 from agent.kernel.bridge import converge_bridge, remove_bridge
@@ -69,6 +69,7 @@ def clean_up(options: Options) -> None:
     announcer = _Announcer(open_journal(options.journal, options.node_name))
     refused: RegistryError | None = None
     with Kernel(announcer) as kernel:
+        _remove_kernel_path(kernel, options.subnet_file)
         if options.rules:
             _remove_rules(announcer)
             _remove_last_resort(kernel)
@@ -95,6 +96,15 @@ def clean_up(options: Options) -> None:
     if refused is not None:
         raise refused
     announcer.end()
+
+
+def _remove_kernel_path(kernel: Kernel, subnet_file: Path) -> None:
+    """Remove the devices of --datapath kernel before the rules that check their packets; also, with them, the kernel
+    has the port that a flanneld needs.
+    """
+    env = read_env(subnet_file)
+    if env is not None:
+        remove_kernel_path(kernel, env.network, why=REMOVED)
 
 
 def _remove_rules(announcer: _Announcer) -> None:

@@ -39,9 +39,15 @@ class _Parts:
 
 # Each is imported when chosen: no backend needs another's imports.
 def _udp(parts: _Parts) -> Backend:
+    port = parts.options(UdpOptions).port
+    if parts.datapath == "kernel":
+        from agent.backends.fou import FouPlan
+        from agent.backends.kernel_backend import KernelBackend
+
+        plan = FouPlan(parts.config.network, port, parts.underlay, parts.kernel)
+        return KernelBackend(plan, parts.config, parts.underlay, parts.kernel)
     from agent.backends.udp import UdpBackend
 
-    port = parts.options(UdpOptions).port
     return UdpBackend(parts.config.network, port, parts.underlay, parts.kernel, parts.datapath)
 
 

@@ -29,6 +29,9 @@ class AllocBackend:
     def converge(self) -> None:
         """Do nothing."""
 
+    def converge_rules(self) -> None:
+        """Do nothing: it has no rules of its own."""
+
     def fence(self) -> None:
         """Do nothing."""
 

@@ -77,6 +77,9 @@ class Backend(Protocol):
     def converge(self) -> None:
         """Restore whatever part of our kernel state is missing or wrong; twice is harmless."""
 
+    def converge_rules(self) -> None:
+        """Restore packet filter rules of the backend's own; most have none. Raises AgentError."""
+
     def fence(self) -> None:
         """Stop forwarding: another node owns our subnet. `set_peers` resumes it."""
 

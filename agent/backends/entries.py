@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Interface, IPv6Interface
 
 from agent.errors import InvalidConfig
+from agent.kernel.bridge import ipv6_sysctls
 from agent.kernel.values import (
     Family,
     IPAddress,
@@ -17,6 +18,7 @@ from agent.kernel.values import (
     Route,
     Wanted,
     WantedForwarding,
+    WantedLink,
     WantedNeighbours,
     WantedRoute,
 )
@@ -49,6 +51,8 @@ class PeerEntries:
     """None where one route covers the whole network."""
     hop: Hop | None = None
     """None where the kernel resolves it by ARP on the underlay."""
+    link: WantedLink | None = None
+    """A device of this peer alone; None where peers share one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +72,7 @@ def wanted_entries(
     routes: Collection[Route],
     ours: Callable[[Route], bool],
 ) -> Wanted:
-    """Return the neighbours, forwarding entries and routes of exactly these peers. Pure.
+    """Return the devices, neighbours, forwarding entries and routes of exactly these peers. Pure.
 
     `routes` are those in the kernel now; those that are `ours` and not wanted are removed.
     """
@@ -76,7 +80,10 @@ def wanted_entries(
     hops = {device: [peer.hop for peer in peers if peer.hop and peer.hop.device == device.name] for device in with_hops}
     wanted_routes = sorted({peer.route for peer in peers if peer.route is not None}, key=str)
     replaced = {(route.destination, route.metric) for route in wanted_routes}
+    links = {peer.link.name: peer.link for peer in peers if peer.link is not None}
     return Wanted(
+        links=tuple(links.values()),
+        sysctls=tuple(sysctl for name in links for sysctl in ipv6_sysctls(name, enabled=False)),
         neighbours=tuple(
             WantedNeighbours(device.name, {hop.gateway: hop.mac for hop in hops[device]}, PEER, device.family, NO_PEER)
             for device in with_hops

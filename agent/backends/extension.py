@@ -85,6 +85,9 @@ class ExtensionBackend:
             self._wanted = {lease.subnet: lease for lease in peers if lease.attrs.backend_type == "extension"}
         self._changed.set()
 
+    def converge_rules(self) -> None:
+        """Do nothing: it has no rules of its own."""
+
     def fence(self) -> None:
         """Remove every peer."""
         self.set_peers(())

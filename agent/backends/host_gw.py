@@ -14,6 +14,7 @@ class HostGatewayPlan:
     """See `Plan`."""
 
     name = "host-gw"
+    rules = None
     devices: tuple[OverlayDevice, ...] = ()
 
     def __init__(self, underlay: Underlay, *, ipv6: bool = False) -> None:

@@ -25,6 +25,7 @@ class IpipPlan:
     """See `Plan`."""
 
     name = "ipip"
+    rules = None
     devices: tuple[OverlayDevice, ...] = (OverlayDevice(DEVICE, 4),)
 
     def __init__(self, options: IpipOptions, underlay: Underlay, kernel: Kernel) -> None:

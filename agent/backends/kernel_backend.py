@@ -12,6 +12,7 @@ from typing import Protocol
 
 from agent.backends.base import NO_LEAKS, ForwardingEntry, Underlay
 from agent.backends.entries import OverlayDevice, PeerEntries, wanted_entries
+from agent.backends.fou_rules import FouRules
 from agent.backends.leftovers import remove_other_devices
 from agent.backends.subnet_routes import is_subnet_route, unreachable_route
 from agent.datapath.counters import Counters
@@ -29,10 +30,16 @@ class Plan(Protocol):
 
     name: str
     """The backend type."""
-    devices: tuple[OverlayDevice, ...]
-    """The overlay devices that the plan makes, IPv4 first; none where packets leave by the underlay itself."""
     overlay_mtu: int
     """MTU for pods, in bytes."""
+
+    @property
+    def rules(self) -> FouRules | None:
+        """Return the packet filter that belongs to its devices and counts by reason; most have none."""
+
+    @property
+    def devices(self) -> tuple[OverlayDevice, ...]:
+        """Return the plan's overlay devices, IPv4 first; none where packets leave by the underlay itself."""
 
     def lease_attrs(self) -> LeaseAttrs:
         """Return what this node publishes; create whatever must exist for that.
@@ -118,12 +125,20 @@ class KernelBackend:
             if self._known:
                 self._converge_entries(self._own)
 
+    def converge_rules(self) -> None:
+        """Restore the plan's own rules. Raises FirewallError and EnvironmentMissing."""
+        with self._lock:
+            if self._plan.rules is not None:
+                self._plan.rules.restore()
+
     def forwarding_table(self) -> tuple[ForwardingEntry, ...]:
         """Return the active entries, sorted by subnet."""
         return self._table
 
     def counters(self) -> Counters | None:
         """Return the traffic of the overlay devices; None without one: the kernel does not count by network."""
+        if self._plan.rules is not None:
+            return self._plan.rules.counters()
         if not self._plan.devices:
             return None
         asked = [self._kernel.traffic(device.name) for device in self._plan.devices]

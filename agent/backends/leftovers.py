@@ -1,11 +1,14 @@
 """Remove what earlier runs with another backend left on this node; it would divert our packets."""
 
 from collections.abc import Collection
+from ipaddress import IPv4Address
 
 from agent.backends.drop_device import is_drop_device
+from agent.backends.fou import PEER_DEVICES
 from agent.backends.subnet_routes import is_subnet_route
+from agent.kernel.fou import FouPorts
 from agent.kernel.kernel import Kernel
-from agent.kernel.values import IPNetwork, Wanted
+from agent.kernel.values import IPNetwork, Link, TunnelSettings, Wanted
 
 TUNNEL_KINDS = frozenset({"vxlan", "ipip", "wireguard"})
 """flannel0, a TUN device, vanishes with its process."""
@@ -17,6 +20,7 @@ def remove_other_devices(kernel: Kernel, network: IPNetwork, keep: Collection[st
 
     Those of other networks are other agents'. Raises NetlinkError.
     """
+    remove_kernel_path(kernel, network, keep, why)
     candidates = [
         link.name
         for link in kernel.links()
@@ -29,6 +33,31 @@ def remove_other_devices(kernel: Kernel, network: IPNetwork, keep: Collection[st
     ]
     if strangers:
         kernel.converge(Wanted(no_links=dict.fromkeys(strangers, why)))
+
+
+def remove_kernel_path(kernel: Kernel, network: IPNetwork, keep: Collection[str] = (), why: str = NOT_WANTED) -> None:
+    """Remove what --datapath kernel left for `network`, except `keep`: its devices, and the port that the kernel has.
+
+    A device of peers has no address; it belongs to the one with the same port. Raises NetlinkError.
+    """
+    fou = [link for link in kernel.links() if _fou_port(link) is not None and link.name not in keep]
+    others = {
+        _fou_port(link)
+        for link in fou
+        if (addresses := kernel.addresses(link.name)) and not any(one.ip in network for one in addresses)
+    }
+    ours = [link for link in fou if _fou_port(link) not in others and link.name.startswith(("flannel", PEER_DEVICES))]
+    for local, port in {
+        (one.settings.local, _fou_port(one)) for one in ours if isinstance(one.settings, TunnelSettings)
+    }:
+        if isinstance(local, IPv4Address) and port is not None:
+            FouPorts(kernel).remove(local, port, why)
+    if ours:
+        kernel.converge(Wanted(no_links={link.name: why for link in ours}))
+
+
+def _fou_port(link: Link) -> int | None:
+    return link.settings.fou_port if isinstance(link.settings, TunnelSettings) else None
 
 
 def remove_subnet_routes(kernel: Kernel, network: IPNetwork, own: IPNetwork, why: str = NOT_WANTED) -> None:

@@ -13,7 +13,7 @@ from ipaddress import IPv4Interface, IPv4Network
 
 from agent.backends.base import NO_LEAKS, OWN_ADDRESS, ForwardingEntry, Underlay
 from agent.backends.drop_device import find_drop_device, make_drop_device, remove_drop_device, wanted_drop_device
-from agent.backends.leftovers import remove_other_devices, remove_subnet_routes
+from agent.backends.leftovers import remove_kernel_path, remove_other_devices, remove_subnet_routes
 from agent.backends.subnet_routes import unreachable_route
 from agent.datapath.counters import Counters, PacketCounters
 from agent.datapath.forwarder import Forwarder, OwnNode
@@ -51,6 +51,7 @@ class UdpBackend:
         self._underlay = underlay
         self._kernel = kernel
         self._tally = PacketCounters()
+        remove_kernel_path(kernel, network)
         self._udp = open_udp_socket(underlay.address, port)
         self._forwarder: Forwarder | None = None
         self._tun: TunDevice | None = None
@@ -83,6 +84,9 @@ class UdpBackend:
         """Carry packets to exactly these leases from now on, also after `fence`."""
         foreign = [lease for lease in peers if lease.attrs.public_ip != self._underlay.public_ip]
         self._replace_forwarder(ForwardingTable.from_leases(foreign, self._port), fenced=False)
+
+    def converge_rules(self) -> None:
+        """Do nothing: it has no rules of its own."""
 
     def fence(self) -> None:
         """Stop forwarding in both directions; packets are counted as `fenced`."""

@@ -30,6 +30,7 @@ class VxlanPlan:
     """See `Plan`."""
 
     name = "vxlan"
+    rules = None
 
     def __init__(
         self, options: VxlanOptions, underlay: Underlay, kernel: Kernel, *, ipv6: bool = False, rng: random.Random

@@ -47,6 +47,7 @@ class WireguardPlan:
     """See `Plan`."""
 
     name = "wireguard"
+    rules = None
 
     def __init__(
         self,

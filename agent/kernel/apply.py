@@ -63,6 +63,7 @@ ALREADY_THERE = frozenset({errno.EEXIST})
 UNKNOWN_KIND = errno.EOPNOTSUPP
 """The kernel's error for a link kind without a driver."""
 PERMANENT_NOARP = 0x80 | 0x40  # NUD_PERMANENT | NUD_NOARP, as `bridge fdb` writes entries that do not age
+FOU = 1  # TUNNEL_ENCAP_FOU, linux/if_tunnel.h
 OF_THE_DEVICE = 0x02  # NTF_SELF: the vxlan device's own database, not that of a bridge above it
 ADDRESS_WITHOUT_PROBING = 0x02  # IFA_F_NODAD, linux/if_addr.h
 AT_ONCE = 64
@@ -191,6 +192,11 @@ class Applier:
                 parts |= {"vxlan_gbp": True} if vxlan.gbp else {}
             case TunnelSettings() as tunnel:
                 parts |= {"ipip_local": str(tunnel.local), "ipip_remote": str(tunnel.remote or "0.0.0.0")}
+                parts |= {"ipip_ttl": tunnel.ttl} if tunnel.ttl else {}
+                if tunnel.fou_port is not None:
+                    ports = {"ipip_encap_sport": tunnel.fou_port, "ipip_encap_dport": tunnel.fou_port}
+                    # Without IFLA_IPIP_ENCAP_FLAGS: no UDP checksum, as flanneld's.
+                    parts |= {"ipip_encap_type": FOU, **ports}
         return parts
 
     def _link_settings(self, change: SetLink) -> dict[str, Any]:

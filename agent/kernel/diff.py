@@ -74,7 +74,11 @@ class AddLink:
                 words += ["dstport", str(vxlan.port), "learning" if vxlan.learning else "nolearning"]
                 return words + (["gbp"] if vxlan.gbp else [])
             case TunnelSettings() as tunnel:
-                return ["local", str(tunnel.local), "remote", str(tunnel.remote) if tunnel.remote else "any"]
+                words = ["local", str(tunnel.local), "remote", str(tunnel.remote) if tunnel.remote else "any"]
+                words += ["ttl", str(tunnel.ttl)] if tunnel.ttl else []
+                port = str(tunnel.fou_port)
+                in_udp = ["encap", "fou", "encap-sport", port, "encap-dport", port]
+                return words + ([] if tunnel.fou_port is None else in_udp)
             case None:
                 return []
 

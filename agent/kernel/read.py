@@ -43,6 +43,7 @@ BRIDGE_FAMILY = 7  # AF_BRIDGE: forwarding databases are dumped as neighbours of
 IPV6 = 10  # AF_INET6
 MAIN_TABLE = 254  # RT_TABLE_MAIN
 PERMANENT = 0x80  # NUD_PERMANENT, linux/neighbour.h
+FOU = 1  # TUNNEL_ENCAP_FOU, linux/if_tunnel.h
 NO_ARP = 0x40  # NUD_NOARP
 UNANSWERED = 0x01 | 0x20  # NUD_INCOMPLETE, NUD_FAILED
 # IFA_F_*, linux/if_addr.h; the first is one bit with two meanings.
@@ -152,11 +153,9 @@ def assigned_addresses(socket: IPRoute, family: Family) -> tuple[AssignedAddress
 def routes(socket: IPRoute, family: Family) -> frozenset[Route]:
     """Return the main table of a family."""
     messages = _routes(socket, family)
-    names = {}
-    for index in {message.get_attr("RTA_OIF") for message in messages} - {None}:
-        device = link_at(socket, index)
-        if device is not None:
-            names[index] = device.name
+    indices = {message.get_attr("RTA_OIF") for message in messages} - {None}
+    found = links(socket) if len(indices) > FEW else [link_at(socket, index) for index in indices]
+    names = {one.index: one.name for one in found if one is not None}
     return frozenset(read_route(message, names) for message in messages)
 
 
@@ -371,7 +370,13 @@ def read_ipip(message: Message) -> TunnelSettings | None:
     if data is None:
         return None
     local, remote = data.get_attr("IFLA_IPIP_LOCAL") or "0.0.0.0", data.get_attr("IFLA_IPIP_REMOTE")
-    return TunnelSettings(ip_address(local), ip_address(remote) if remote and remote != "0.0.0.0" else None)
+    fou = data.get_attr("IFLA_IPIP_ENCAP_TYPE") == FOU
+    return TunnelSettings(
+        ip_address(local),
+        ip_address(remote) if remote and remote != "0.0.0.0" else None,
+        ttl=data.get_attr("IFLA_IPIP_TTL") or 0,
+        fou_port=data.get_attr("IFLA_IPIP_ENCAP_DPORT") if fou else None,
+    )
 
 
 def _data_of(message: Message, kind: str) -> Any:  # noqa: ANN401 - pyroute2 ships no types

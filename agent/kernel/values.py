@@ -80,6 +80,10 @@ class TunnelSettings:
 
     local: IPAddress
     remote: IPAddress | None = None
+    ttl: int = 0
+    """Of the outer packet; 0: the inner one's."""
+    fou_port: int | None = None
+    """UDP port, from and to which its packets go in datagrams (FOU); None: in plain IPv4 packets."""
 
 
 @dataclass(frozen=True, slots=True)

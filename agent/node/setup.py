@@ -140,6 +140,7 @@ class NodeSetup:
         refuse_second_bridge(self._kernel, name, self._subnet_env.subnet.ipv4)
 
     def _converge_rules(self) -> None:
+        self._backend.converge_rules()
         with_rules = self._options.ip_masq or self._options.forward_rules
         if with_rules:
             made = [policy for policy in self._policies if self._firewall.converge(policy)]

@@ -210,9 +210,10 @@ class Options:
     revoke: bool = _switch("revoke", "with `cleanup`: revoke the lease too")
     rules: bool = _switch("rules", "with `cleanup`: only rules and last-resort routes, before a flanneld takes over")
     datapath: str = _flag(
-        "datapath=auto|native|python",
+        "datapath=auto|native|python|kernel",
         parsers.datapath,
-        "what moves packets of the udp backend: native (fast, compiled by scripts/install) or python; auto: native",
+        "what moves packets of the udp backend: native (fast, compiled by scripts/install), python, or"
+        " kernel (FOU, if the kernel has it); auto: native",
         default="auto",
     )
     journal: Path | None = _flag(

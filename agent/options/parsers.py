@@ -21,7 +21,7 @@ FALSE_TEXTS = frozenset({"0", "f", "F", "false", "FALSE", "False"})
 MARGIN_RANGE_MIN = (1, 1439)
 """Minutes; flannel's own limits of --subnet-lease-renew-margin (one minute to a day less one)."""
 DURATION_UNITS_S = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001, "us": 1e-6, "µs": 1e-6, "ns": 1e-9}
-DATAPATHS = ("auto", "native", "python")
+DATAPATHS = ("auto", "native", "python", "kernel")
 
 
 def optional_text(text: str) -> str | None:

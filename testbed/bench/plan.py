@@ -28,6 +28,7 @@ PATHS = {
     for path in (
         BenchPath("python", "udp backend, one packet per system call", "udp", "python"),
         BenchPath("native", "udp backend, packets in bulk", "udp", "native"),
+        BenchPath("kernel", "udp backend, made by the kernel (FOU), no process", "udp", "kernel"),
         BenchPath("vxlan", "plain kernel vxlan, built by hand, no agent"),
         BenchPath("none", "no overlay: from node to node on the underlay"),
         BenchPath("host-gw", "plain routes from node to node, made by hand, no agent"),

@@ -20,7 +20,7 @@ FOOTER_IN = 0.3
 COLUMNS = 3
 DOTS_PER_INCH = 300
 # Okabe and Ito's colours, distinguishable with any colour vision; grey for paths without an overlay.
-COLOURS = {"python": "#E69F00", "native": "#0072B2", "vxlan": "#009E73", "none": "#8C8C8C"}
+COLOURS = {"python": "#E69F00", "native": "#0072B2", "kernel": "#CC79A7", "vxlan": "#009E73", "none": "#8C8C8C"}
 OTHER_COLOURS = ("#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#000000")
 BARS = 0.7
 """The bars' share of a path's row."""

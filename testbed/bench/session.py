@@ -10,7 +10,7 @@ from testbed.bench.plan import BenchPlan
 from testbed.bench.report import document
 from testbed.bench.run import carry_out
 from testbed.bench.show import Bar
-from testbed.cluster.overlay import KERNEL_FEATURES
+from testbed.cluster.overlay import KERNEL_DATAPATH, KERNEL_FEATURES
 from testbed.control.answers.bench import BenchAnswer, MeasuredMachine
 from testbed.control.client import running_labs
 from testbed.errors import WrongEnvironment
@@ -40,6 +40,8 @@ def run(plan: BenchPlan) -> BenchAnswer:
 def _check_machine(plan: BenchPlan) -> None:
     backends = {path.backend or path.name for path in plan.paths}
     purposes = PURPOSES | {KERNEL_FEATURES[backend] for backend in backends if backend in KERNEL_FEATURES}
+    if any(path.datapath == "kernel" for path in plan.paths):
+        purposes |= {*KERNEL_DATAPATH}
     failures = doctor.required_failures(doctor.checks(optional=False, also=purposes), purposes)
     if failures:
         raise WrongEnvironment("\n".join(doctor.error_line(check) for check in failures))

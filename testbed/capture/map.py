@@ -105,7 +105,7 @@ def map_of(state: LabState) -> Map:
     device = state.overlay.device or ""
     devices = {device} - {""}
     for name, node in state.nodes.items():
-        if state.underlay.plan.ipv6:
+        if state.underlay.plan.ipv6 or node.datapath == "kernel":
             devices |= {link.name for link in node.kernel.links() if link.name.startswith(OVERLAY_DEVICES)}
         for interface in (node.bridge, *devices):
             addresses.update((own.ip, name) for own in node.kernel.addresses(interface))

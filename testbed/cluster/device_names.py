@@ -1,6 +1,8 @@
 """Names of agents' devices; without imports, so that viewing a lab loads nothing for it."""
 
-OVERLAY_DEVICES = "flannel"
-"""Prefix of all overlay devices."""
+KERNEL_PEERS = "flfou-"
+"""Prefix of the udp backend's devices where the kernel makes the datagrams (--datapath kernel), one for each peer."""
+OVERLAY_DEVICES = ("flannel", KERNEL_PEERS)
+"""Prefixes of all overlay devices."""
 DROP_DEVICE = "overlay-drop0"
 """Drops a node's overlay packets while its agent is dead (docs/reliability.md)."""

@@ -13,6 +13,8 @@ from testbed.cluster.spec import Cluster
 HEADERS: Mapping[str, int] = {"udp": 28, "vxlan": 50, "host-gw": 0, "ipip": 20, "wireguard": 80}
 KERNEL_FEATURES: Mapping[str, str] = {kind: f"the {kind} backend" for kind in ("vxlan", "ipip", "wireguard")}
 """Doctor's name for the kernel feature that a backend needs."""
+KERNEL_DATAPATH = ("--datapath kernel", KERNEL_FEATURES["ipip"])
+"""Doctor's names for what the udp backend's data path `kernel` needs."""
 BACKENDS = tuple(BACKEND_OPTIONS)
 
 

@@ -61,9 +61,9 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--datapath",
-    type=click.Choice(["auto", "native", "python"]),
+    type=click.Choice(["auto", "native", "python", "kernel"]),
     default="auto",
-    help="Data path of the udp backend; auto uses native if it is compiled.",
+    help="Data path of the udp backend; auto uses native if it is compiled, kernel needs FOU.",
 )
 @click.option(
     "--backend",

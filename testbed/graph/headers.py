@@ -4,6 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from testbed.cluster.device_names import KERNEL_PEERS
+
 Hop = Mapping[str, Any]
 Header = Mapping[str, Any]
 LEG_WORDS = {
@@ -92,14 +94,14 @@ def change_between(before: Hop, after: Hop) -> HeaderChange:
     node, old, new = after["node"], _outer(before), _outer(after)
     if new and not old:
         around = ", ".join(f"{layer['name']} {layer['length']}" for layer in new)
-        if _is_agents(new):
+        if _is_agents(new, before):
             text = f"agent of {node}: reads the packet from {before['interface']}, sends it in a datagram (+ {around})"
             return HeaderChange(text, by_agent=True)
         return HeaderChange(
             f"kernel of {node}: {before['interface']} encapsulates the packet (+ {around})", by_agent=False
         )
     if old and not new:
-        if _is_agents(old):
+        if _is_agents(old, after):
             text = f"agent of {node}: receives the datagram, writes the packet inside it to {after['interface']}"
             return HeaderChange(text, by_agent=True)
         return HeaderChange(
@@ -134,9 +136,9 @@ def _outer(hop: Hop) -> list[Header]:
     return [layer for layer in layers if not layer["depth"]] if any(layer["depth"] for layer in layers) else []
 
 
-def _is_agents(outer: Sequence[Header]) -> bool:
-    """Report whether the datagram belongs to the udp backend, whose process sends and receives it."""
-    return bool(outer[-1]["name"] == "UDP")
+def _is_agents(outer: Sequence[Header], inside: Hop) -> bool:
+    """Report whether the udp backend's process sent or received the datagram; `inside`: its packet on a device."""
+    return bool(outer[-1]["name"] == "UDP") and not inside["interface"].startswith(KERNEL_PEERS)
 
 
 def _cells(hop: Hop, before: Hop | None) -> tuple[HeaderCell, ...]:

@@ -72,6 +72,8 @@ class DrawnNode:
     bridge: Device | None
     overlay: Device | None
     pods: tuple[DrawnPod, ...]
+    datapath: str | None = None
+    """What moves its packets, as its agent reports it."""
 
     @property
     def health(self) -> Health:
@@ -83,7 +85,7 @@ class DrawnNode:
     @property
     def agent_carries(self) -> bool:
         """Return whether packets pass through the agent's own process, and not only through the kernel."""
-        return self.backend == "udp"
+        return self.backend == "udp" and self.datapath != "kernel"
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,6 +224,7 @@ def _node(
         bridge=_device(line["bridge"]),
         overlay=_device(line["overlay"]),
         pods=tuple(_pod(pod, links) for pod in facts["pods"] if pod["node"] == name),
+        datapath=line["datapath"],
     )
 
 

@@ -91,7 +91,14 @@ FEATURES = (
         ("ip", "link", "add", "probe-ipip", "type", "ipip", "local", "127.0.0.1", "remote", "127.0.0.2"),
         needed_for="the ipip backend",
     ),
+    Feature("fou", ("ip", "fou", "add", "port", "8285", "ipproto", "4"), needed_for="--datapath kernel"),
 )
+
+UNLOADED = {
+    "ipip": "not tried: loading it adds tunl0 to the host",
+    "fou": "the agent loads it",
+}
+"""What is said of a module that is on disk only."""
 
 PROGRAMS = (  # program, Debian package, what it is needed for
     ("etcd", "etcd-server", ""),
@@ -319,9 +326,9 @@ def _feature_check(feature: Feature, scratch: ScratchNamespaces) -> MachineCheck
         return without
     want = f"a kernel with {feature.name}"
     remedy = "Debian's own kernel has it: apt install linux-image-amd64 (or -arm64), and reboot"
-    if feature.name == "ipip" and _is_module_on_disk("ipip"):
-        found = "a module, not loaded now (not tried: loading it adds tunl0 to the host)"
-        return MachineCheck("kernel: ipip", True, found, want, remedy, feature.needed_for)
+    if feature.name in UNLOADED and _is_module_on_disk(feature.name):
+        found = f"a module, not loaded now ({UNLOADED[feature.name]})"
+        return MachineCheck(f"kernel: {feature.name}", True, found, want, remedy, feature.needed_for)
     complaint = scratch.attempt(feature.command, feature.stdin)
     return MachineCheck(
         f"kernel: {feature.name}", not complaint, complaint or "works", want, remedy, feature.needed_for

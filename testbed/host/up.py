@@ -13,7 +13,7 @@ from testbed.cluster import capacity
 from testbed.cluster.generated import choose, generate
 from testbed.cluster.image_names import read_rules
 from testbed.cluster.images import RECIPES, program_of
-from testbed.cluster.overlay import overlay_of, with_backend
+from testbed.cluster.overlay import KERNEL_DATAPATH, overlay_of, with_backend
 from testbed.cluster.problems import SpecError, shorten
 from testbed.cluster.shaping import missing_features
 from testbed.cluster.spec import DEFAULT_CLUSTER, Cluster, find_cluster_file, load_cluster
@@ -62,7 +62,7 @@ def bring_up(options: LabOptions) -> LabRecord | None:
             return None
         # First, since this also undoes their changes to the host.
         render.warnings(f"warning: {why}" for why in remove_leftovers().values() if why)
-        check_environment(cluster, root, without_root=options.rootless)
+        check_environment(cluster, root, without_root=options.rootless, datapath=options.datapath)
         render.warnings(cluster.warnings)
         return _follow(launch_cluster(root, cluster, options), cluster, options)
 
@@ -151,7 +151,7 @@ def _already_up(lab: LabRecord, cluster: Cluster, options: LabOptions) -> None:
         _show(lab, cluster)
 
 
-def check_environment(cluster: Cluster, root: Path, *, without_root: bool = False) -> None:
+def check_environment(cluster: Cluster, root: Path, *, without_root: bool = False, datapath: str = "auto") -> None:
     """Raise TestbedError (environment) naming everything that is missing for the cluster.
 
     The lab's directory will be created in `root`.
@@ -167,6 +167,8 @@ def check_environment(cluster: Cluster, root: Path, *, without_root: bool = Fals
     overlay = overlay_of(cluster.config)
     if overlay.needs is not None and cluster.agent.command is None:
         purposes.add(overlay.needs)
+    if overlay.backend == "udp" and datapath == "kernel":
+        purposes |= {*KERNEL_DATAPATH}
     if cluster.underlay.switch == "ovs":
         purposes.add("underlay.switch: ovs")
     if cluster.dns:

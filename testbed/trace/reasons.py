@@ -5,6 +5,7 @@ from typing import Protocol
 
 from agent.kernel.values import IPAddress, Link, Route
 from testbed.capture.headers import Packet, endpoint
+from testbed.cluster.device_names import KERNEL_PEERS
 from testbed.trace.recognise import Role
 from testbed.trace.timeline import Step
 
@@ -93,7 +94,8 @@ def _arrival(before: Step | None, step: Step, known: Known, where: Geography) ->
     if sighting.for_another and not bridge:
         said.append("with another machine's MAC address")
     if before is None and sighting.interface in where.overlay_devices:
-        said.append(f"the agent of {sighting.place} made it")
+        maker = "kernel" if sighting.interface.startswith(KERNEL_PEERS) else "agent"
+        said.append(f"the {maker} of {sighting.place} made it")
     elif before is None:
         said.append("not seen before")
     return ", ".join(part for part in said if part)

@@ -111,7 +111,9 @@ class Suspects:
     def _is_agents_turn(self, lost: Step) -> bool:
         sighting = lost.sighting
         on_device = sighting.outgoing and sighting.interface == self.known.overlay_device
-        return self.known.overlay.kind == "udp" and (on_device or self._for_agent(lost))
+        device = self.facts.link(sighting.place, self.known.overlay_device)
+        by_kernel = device is not None and device.kind == "ipip"
+        return self.known.overlay.kind == "udp" and not by_kernel and (on_device or self._for_agent(lost))
 
     def _for_agent(self, lost: Step) -> bool:
         sighting, outer = lost.sighting, lost.outer

@@ -80,10 +80,10 @@ def test_paths_come_in_the_order_in_which_they_are_named(paths: str, backends: s
 @pytest.mark.parametrize(
     ("paths", "backends", "complaint"),
     [
-        ("pyhton", "", "no such path (got pyhton; want some of python,native,vxlan,none,host-gw)"),
+        ("pyhton", "", "no such path (got pyhton; want some of python,native,kernel,vxlan,none,host-gw)"),
         ("none", "gre", "no such backend (got gre; want some of udp,vxlan,host-gw,ipip,wireguard)"),
         ("none,none", "", "named twice: none"),
-        ("", "", "no path (want one or more of python, native, vxlan, none, host-gw, or --backends)"),
+        ("", "", "no path (want one or more of python, native, kernel, vxlan, none, host-gw, or --backends)"),
     ],
 )
 def test_wrong_names_are_refused_with_a_reason(paths: str, backends: str, complaint: str) -> None:

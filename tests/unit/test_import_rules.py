@@ -124,6 +124,7 @@ PYROUTE2 = {  # modules of agent.kernel that import pyroute2: why
     "agent.kernel.monitor": "reports of the kernel",
     "agent.kernel.conntrack": "the connection tracker's part of nfnetlink",
     "agent.kernel.wireguard": "wireguard's own family of generic netlink",
+    "agent.kernel.fou": "the family of FOU, which pyroute2 does not know",
 }
 
 NETLINK = {  # modules that open AF_NETLINK themselves, or change sys.modules: why
