@@ -26,6 +26,7 @@ from agent.assembly import (
 from agent.backends import make_backend
 from agent.backends.base import Backend, Underlay
 from agent.backends.drop_device import DROP_DEVICES, remove_drop_device
+from agent.backends.leftovers import PEER_DEVICES
 from agent.daemon.memory import freeze_startup_objects
 from agent.daemon.service_manager import Shutdown, notify_service_manager
 from agent.daemon.watchdog import Watchdog, WatchedClock
@@ -54,7 +55,7 @@ log = logging.getLogger(__name__)
 CONFIG, LEASE, PEERS = "network config", "subnet lease", "peers"
 PARTS = (CONFIG, LEASE, DEVICE, RULES, BRIDGE, FILES, PEERS)
 
-FOLLOWED_DEVICES = ("flannel", DROP_DEVICES)
+FOLLOWED_DEVICES = ("flannel", PEER_DEVICES, DROP_DEVICES)
 """Prefixes of the names of overlay devices and their stand-ins."""
 FENCED_FOR_S = 5.0
 """A fenced agent exits after this time; its supervisor restarts it, and it asks for another subnet."""

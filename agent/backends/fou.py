@@ -14,6 +14,7 @@ from ipaddress import IPv4Address, IPv4Network
 from agent.backends.base import OWN_ADDRESS, Underlay
 from agent.backends.entries import NO_PEER, OverlayDevice, PeerEntries, base_address
 from agent.backends.fou_rules import FouCheck, FouRules
+from agent.backends.leftovers import PEER_DEVICES
 from agent.errors import EnvironmentMissing, NetlinkError
 from agent.kernel.bridge import ipv6_sysctls
 from agent.kernel.fou import FouPorts
@@ -22,7 +23,6 @@ from agent.kernel.values import Link, Route, TunnelSettings, Wanted, WantedAddre
 from agent.lease import Lease, LeaseAttrs, Subnet
 
 ENCAP_OVERHEAD = 20 + 8  # bytes: outer IPv4 header without options (RFC 791 §3.1) + UDP header (RFC 768)
-PEER_DEVICES = "flfou-"
 TTL = 64
 """Of the outer packet, as a socket's; the devices would copy the inner one, and a pod could count the routers."""
 

@@ -5,11 +5,12 @@ forwarder's reasons, and what passes; a table that replaces another begins with 
 """
 
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network
 
 from agent.datapath.counters import Counters, DropReason
-from agent.errors import AgentError
+from agent.errors import AgentError, EnvironmentMissing
 from agent.kernel.firewall import TABLE_PREFIX
 from agent.kernel.journal import Journal
 from agent.kernel.nftables import generation_if_known, list_objects, run_nft
@@ -37,7 +38,12 @@ class FouCheck:
     @property
     def table(self) -> str:
         """Return the table's name."""
-        return f"{TABLE_PREFIX}fou-{str(self.network).replace('/', '-')}"
+        return table_name(self.network)
+
+
+def table_name(network: IPv4Network) -> str:
+    """Return the name of a network's table."""
+    return f"{TABLE_PREFIX}fou-{str(network).replace('/', '-')}"
 
 
 def rules(check: FouCheck, counts: Mapping[str, tuple[int, int]]) -> str:
@@ -91,6 +97,16 @@ def _chains(check: FouCheck) -> dict[str, tuple[str, list[tuple[str, str]]]]:
             ],
         ),
     }
+
+
+def remove_rules(network: IPv4Network, journal: Journal) -> None:
+    """Make sure that the network has no such table. Raises FirewallError; without nft there is none."""
+    table = f"table ip {table_name(network)}"
+    with suppress(EnvironmentMissing):
+        if list_objects(*table.split()) is not None:
+            script = f"{table}\ndelete {table}\n"
+            run_nft(["-f", "-"], script)
+            journal.record(["nft", "-f", "-"], "these rules are no longer wanted", script)
 
 
 class FouRules:

@@ -1,17 +1,17 @@
 """Remove what earlier runs with another backend left on this node; it would divert our packets."""
 
 from collections.abc import Collection
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv4Network
 
 from agent.backends.drop_device import is_drop_device
-from agent.backends.fou import PEER_DEVICES
 from agent.backends.subnet_routes import is_subnet_route
-from agent.kernel.fou import FouPorts
 from agent.kernel.kernel import Kernel
 from agent.kernel.values import IPNetwork, Link, TunnelSettings, Wanted
 
 TUNNEL_KINDS = frozenset({"vxlan", "ipip", "wireguard"})
 """flannel0, a TUN device, vanishes with its process."""
+PEER_DEVICES = "flfou-"
+"""Prefix of the devices of peers that --datapath kernel makes; these carry packets without a process too."""
 NOT_WANTED = "left by a run with another backend"
 
 
@@ -47,13 +47,21 @@ def remove_kernel_path(kernel: Kernel, network: IPNetwork, keep: Collection[str]
         if (addresses := kernel.addresses(link.name)) and not any(one.ip in network for one in addresses)
     }
     ours = [link for link in fou if _fou_port(link) not in others and link.name.startswith(("flannel", PEER_DEVICES))]
+    if not ours:
+        return
+    # Nobody else needs these.
+    from agent.backends.fou_rules import remove_rules
+    from agent.kernel.fou import FouPorts
+
     for local, port in {
         (one.settings.local, _fou_port(one)) for one in ours if isinstance(one.settings, TunnelSettings)
     }:
         if isinstance(local, IPv4Address) and port is not None:
             FouPorts(kernel).remove(local, port, why)
-    if ours:
-        kernel.converge(Wanted(no_links={link.name: why for link in ours}))
+    kernel.converge(Wanted(no_links={link.name: why for link in ours}))
+    if isinstance(network, IPv4Network):
+        # The next flannel0 may be a TUN device, which these rules would take for that of strangers.
+        remove_rules(network, kernel.journal)
 
 
 def _fou_port(link: Link) -> int | None:

@@ -8,8 +8,9 @@ from ipaddress import IPv4Address, IPv4Network
 import pytest
 
 from agent.backends.entries import PeerEntries, wanted_entries
-from agent.backends.fou import PEER_DEVICES, is_peer_device, peer_device
+from agent.backends.fou import is_peer_device, peer_device
 from agent.backends.fou_rules import COUNTERS, FouCheck, rules
+from agent.backends.leftovers import PEER_DEVICES
 from agent.kernel.diff import diff
 from agent.kernel.values import Link, Route, State, TunnelSettings, Wanted, WantedLink
 
