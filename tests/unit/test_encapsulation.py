@@ -161,6 +161,20 @@ def test_a_border_is_drawn_where_a_packet_leaves_the_kernel_for_the_agent(backen
     assert shown.count('class="border"') == 2 * borders + bool(borders)
 
 
+def test_no_border_is_drawn_where_the_kernel_makes_the_datagrams_of_udp() -> None:
+    hops = [{**hop, "interface": hop["interface"].replace("flannel0", "flfou-c0a808e4")} for hop in hops_of("udp")]
+    changes = [row.change for row in rows_of(hops) if row.change is not None]
+    assert not any(change.by_agent for change in changes)
+    assert len([change for change in changes if change.text.startswith("kernel of")]) == 4
+
+
+def test_a_node_whose_kernel_makes_the_datagrams_is_drawn_without_the_agents_way() -> None:
+    facts = recorded("udp")["graph"]
+    assert all(node.agent_carries for node in graph_of(facts).nodes)
+    by_kernel = {**facts, "nodes": [{**node, "datapath": "kernel"} for node in facts["nodes"]]}
+    assert not any(node.agent_carries for node in graph_of(by_kernel).nodes)
+
+
 @each_backend
 def test_request_and_reply_are_distinguished_by_a_legend(backend: str) -> None:
     root = ElementTree.fromstring(picture_of(backend))
