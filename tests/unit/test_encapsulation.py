@@ -171,7 +171,7 @@ def test_no_border_is_drawn_where_the_kernel_makes_the_datagrams_of_udp() -> Non
 def test_a_node_whose_kernel_makes_the_datagrams_is_drawn_without_the_agents_way() -> None:
     facts = recorded("udp")["graph"]
     assert all(node.agent_carries for node in graph_of(facts).nodes)
-    by_kernel = {**facts, "nodes": [{**node, "datapath": "kernel"} for node in facts["nodes"]]}
+    by_kernel: Any = {**facts, "nodes": [{**node, "datapath": "kernel"} for node in facts["nodes"]]}
     assert not any(node.agent_carries for node in graph_of(by_kernel).nodes)
 
 
