@@ -40,6 +40,10 @@ class FouPlan:
         self._ports = FouPorts(kernel)
         self._base = self._base_name()
         self._own: Subnet | None = None
+        link = kernel.link(underlay.interface)
+        # A network card cuts a packet of several segments into datagrams, a veth does not: the far end would get it
+        # whole, and a process there 64 KiB as one datagram, which it must drop.
+        self._cut = link is not None and link.kind == "veth"
         self._peers = frozenset(link.name for link in kernel.links() if is_peer_device(link))
         """The devices of peers; at first those of an earlier run."""
         self.overlay_mtu = underlay.mtu - ENCAP_OVERHEAD
@@ -116,7 +120,7 @@ class FouPlan:
     def _tunnel(self, name: str, why: str, remote: IPv4Address | None) -> WantedLink:
         underlay = self._underlay
         why += f"; {underlay.interface} takes {underlay.mtu} bytes, the outer headers {ENCAP_OVERHEAD}"
-        settings = TunnelSettings(underlay.address, remote, ttl=TTL, fou_port=self._port)
+        settings = TunnelSettings(underlay.address, remote, ttl=TTL, fou_port=self._port, cut=self._cut)
         return WantedLink(name, why, kind="ipip", settings=settings, mtu=self.overlay_mtu)
 
 

@@ -193,6 +193,7 @@ class Applier:
             case TunnelSettings() as tunnel:
                 parts |= {"ipip_local": str(tunnel.local), "ipip_remote": str(tunnel.remote or "0.0.0.0")}
                 parts |= {"ipip_ttl": tunnel.ttl} if tunnel.ttl else {}
+                parts |= {"gso_max_segs": 1} if tunnel.cut else {}
                 if tunnel.fou_port is not None:
                     ports = {"ipip_encap_sport": tunnel.fou_port, "ipip_encap_dport": tunnel.fou_port}
                     # Without IFLA_IPIP_ENCAP_FLAGS: no UDP checksum, as flanneld's.

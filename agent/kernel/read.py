@@ -376,6 +376,7 @@ def read_ipip(message: Message) -> TunnelSettings | None:
         ip_address(remote) if remote and remote != "0.0.0.0" else None,
         ttl=data.get_attr("IFLA_IPIP_TTL") or 0,
         fou_port=data.get_attr("IFLA_IPIP_ENCAP_DPORT") if fou else None,
+        cut=message.get_attr("IFLA_GSO_MAX_SEGS") == 1,
     )
 
 

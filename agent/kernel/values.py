@@ -84,6 +84,8 @@ class TunnelSettings:
     """Of the outer packet; 0: the inner one's."""
     fou_port: int | None = None
     """UDP port, from and to which its packets go in datagrams (FOU); None: in plain IPv4 packets."""
+    cut: bool = False
+    """Packets of several segments are cut before they enter: nothing below the tunnel would do it."""
 
 
 @dataclass(frozen=True, slots=True)

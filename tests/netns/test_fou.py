@@ -369,12 +369,11 @@ def transfer(source: str, destination: str, address: str, size: int = 3_000_000)
         f"one.sendall(random.Random(1).randbytes({size}))\n"
     )
     inside = ("ip", "netns", "exec")
-    with subprocess.Popen(
-        (*inside, destination, sys.executable, "-c", server), stdout=subprocess.PIPE, text=True
-    ) as far:
+    far_end = (*inside, destination, "timeout", "60", sys.executable, "-c", server)
+    with subprocess.Popen(far_end, stdout=subprocess.PIPE, text=True) as far:
         assert far.stdout is not None
         assert far.stdout.readline() == "ready\n"
-        run(*inside, source, sys.executable, "-c", client, timeout_s=60)
+        run(*inside, source, sys.executable, "-c", client, timeout_s=40)
         assert far.stdout.readline().strip() == hashlib.sha256(random.Random(1).randbytes(size)).hexdigest()
 
 
