@@ -41,8 +41,8 @@ class FouPlan:
         self._base = self._base_name()
         self._own: Subnet | None = None
         link = kernel.link(underlay.interface)
-        # A network card cuts a packet of several segments into datagrams, a veth does not: the far end would get it
-        # whole, and a process there 64 KiB as one datagram, which it must drop.
+        # A network card cuts a packet of several segments into datagrams and makes its checksums; a veth does neither,
+        # and a process at the far end would get 64 KiB as one datagram, or a TCP segment with a wrong checksum.
         self._cut = link is not None and link.kind == "veth"
         self._peers = frozenset(link.name for link in kernel.links() if is_peer_device(link))
         """The devices of peers; at first those of an earlier run."""

@@ -3,9 +3,13 @@
 "Already there" and "already gone" are success: another process may have made or undone a change since it was decided.
 """
 
+import ctypes
 import errno
+import fcntl
 import functools
 import os
+import socket
+import struct
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -56,14 +60,15 @@ from agent.kernel.values import (
 )
 
 Result = TypeVar("Result")
-InNamespace = Callable[[Callable[[], list[WriteSysctl]]], list[WriteSysctl]]
-"""Calls a function in a thread in the namespace whose /proc/sys it sees."""
+InNamespace = Callable[[Callable[[], Any]], Any]
+"""Calls a function in a thread in the namespace, whose /proc/sys it sees; returns what it returns."""
 
 ALREADY_THERE = frozenset({errno.EEXIST})
 UNKNOWN_KIND = errno.EOPNOTSUPP
 """The kernel's error for a link kind without a driver."""
 PERMANENT_NOARP = 0x80 | 0x40  # NUD_PERMANENT | NUD_NOARP, as `bridge fdb` writes entries that do not age
 FOU = 1  # TUNNEL_ENCAP_FOU, linux/if_tunnel.h
+SIOCETHTOOL, ETHTOOL_STXCSUM = 0x8946, 0x17  # linux/sockios.h, linux/ethtool.h
 OF_THE_DEVICE = 0x02  # NTF_SELF: the vxlan device's own database, not that of a bridge above it
 ADDRESS_WITHOUT_PROBING = 0x02  # IFA_F_NODAD, linux/if_addr.h
 AT_ONCE = 64
@@ -130,7 +135,10 @@ class Applier:
         match change:
             case AddLink(link=wanted):
                 settled = ALREADY_THERE if wanted.kind == "bridge" else frozenset[int]()
-                return _unless(settled, lambda: socket.link("add", **self._new_link(change)))
+                if _unless(settled, lambda: socket.link("add", **self._new_link(change))):
+                    return True
+                if isinstance(wanted.settings, TunnelSettings) and wanted.settings.cut:
+                    self._in_namespace(lambda: _without_checksum_offload(wanted.name))
             case SetLink():
                 socket.link("set", index=self._index(change.name, change), **self._link_settings(change))
             case SetHairpin():
@@ -311,6 +319,17 @@ def _unless(settled: frozenset[int], act: Callable[[], object]) -> bool:
             return True
         raise
     return False
+
+
+def _without_checksum_offload(name: str) -> None:
+    """Do `ethtool -K NAME tx off` in the calling thread's namespace. Raises NetlinkError."""
+    value = ctypes.create_string_buffer(struct.pack("=II", ETHTOOL_STXCSUM, 0))
+    request = struct.pack("16sP16x", name.encode(), ctypes.addressof(value))
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as any_socket:
+        try:
+            fcntl.ioctl(any_socket, SIOCETHTOOL, request)
+        except OSError as error:
+            raise NetlinkError(f"ethtool -K {name} tx off: {error.strerror}") from error
 
 
 def missing_kind(kind: str, reason: str) -> str:

@@ -62,9 +62,10 @@ class AddLink:
         link = self.link
         words = ["ip", "link", "add", link.name, *_link_words(link.mtu, link.mac, link.tx_queue_length, link.master)]
         words += ["up"] if link.up else []
-        words += ["gso_max_segs", "1"] if isinstance(link.settings, TunnelSettings) and link.settings.cut else []
+        cut = isinstance(link.settings, TunnelSettings) and link.settings.cut
+        words += ["gso_max_segs", "1"] if cut else []
         words += ["type", link.kind or "", *self._settings()]
-        return (words,)
+        return (words, ["ethtool", "-K", link.name, "tx", "off"]) if cut else (words,)
 
     def _settings(self) -> list[str]:
         match self.link.settings:

@@ -85,7 +85,7 @@ class TunnelSettings:
     fou_port: int | None = None
     """UDP port, from and to which its packets go in datagrams (FOU); None: in plain IPv4 packets."""
     cut: bool = False
-    """Packets of several segments are cut before they enter: nothing below the tunnel would do it."""
+    """Packets of several segments are cut, and checksums made, before they enter: nothing below the tunnel does it."""
 
 
 @dataclass(frozen=True, slots=True)

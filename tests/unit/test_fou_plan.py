@@ -106,7 +106,7 @@ def test_a_table_that_replaces_another_begins_with_its_numbers() -> None:
 
 def test_packets_are_cut_before_a_tunnel_over_a_link_that_cuts_none() -> None:
     link = WantedLink(DEVICE.name, "x", kind="ipip", settings=replace(TUNNEL, cut=True), mtu=1472, up=True)
-    assert commands(Wanted(links=(link,)), State())[0].startswith(
-        "ip link add flfou-c0a808e4 mtu 1472 up gso_max_segs 1 type ipip "
-    )
+    made, checksums = commands(Wanted(links=(link,)), State())
+    assert made.startswith("ip link add flfou-c0a808e4 mtu 1472 up gso_max_segs 1 type ipip ")
+    assert checksums == "ethtool -K flfou-c0a808e4 tx off"
     assert commands(Wanted(links=(link,)), State({DEVICE.name: DEVICE}))[0] == "ip link delete flfou-c0a808e4"
