@@ -1,6 +1,7 @@
 """`up --backend`: the same cluster with packets that travel otherwise."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -79,6 +80,15 @@ def test_without_an_overlay_device_every_part_is_still_labelled() -> None:
         assert "flannel" not in traced
         assert "answered in" in traced
         assert lab.must("graph", "-o", "json")
+
+
+@pytest.mark.usefixtures("_as_root")
+@pytest.mark.parametrize("backend", ["vxlan", "host-gw"])
+def test_a_node_without_peers_passes_its_check(backend: str, tmp_path: Path) -> None:
+    alone = tmp_path / "alone.yaml"
+    alone.write_text("nodes: [node1]\n")
+    with lab_of(alone, "--backend", backend) as lab:
+        assert lab.json("check")["well"]
 
 
 @pytest.mark.slow
