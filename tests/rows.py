@@ -266,6 +266,15 @@ ROWS: Mapping[str, Row] = {
     ),
     "C37": Row("a lab with an agent that reports nothing: kernel and etcd are asked instead"),
     "C38": Row("a lab with another etcd program", software=("etcd",)),
+    "C39": Row(
+        "a lab whose pods' networks CNI plugins make: bridge and host-local, a chain with tuning and portmap",
+        software=("CNI plugins",),
+    ),
+    "C40": Row(
+        "a lab with a CNI plugin that fails: an error, garbage, a hang, half done, success without an interface",
+        software=("CNI plugins",),
+    ),
+    "C41": Row("a CNI plugin of version 1.1.0: STATUS before ADD, GC after a DEL that failed; CHECK of a broken link"),
     "C44": Row("agents behind etcd, its grpc-proxy and its gateway, with tokens that expire", software=("etcd",)),
     "C45": Row("the same with other versions of etcd (TESTBED_ETCDS)", software=("other etcds",)),
 }

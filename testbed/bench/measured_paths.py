@@ -90,7 +90,7 @@ class AgentPath:
             self._settle()
         for pod, node in zip(self._pods, self._nodes, strict=True):
             why, mtu = "pods have the MTU of the overlay", node.overlay_mtu
-            node.kernel.converge(Wanted(links=(WantedLink(pod.host_end, why, mtu=mtu),)))
+            node.kernel.converge(Wanted(links=(WantedLink(str(pod.host_end), why, mtu=mtu),)))
             with Kernel(node.kernel.journal, pod.pause_pid) as inside:
                 inside.converge(Wanted(links=(WantedLink(POD_END, why, mtu=mtu),)))
 

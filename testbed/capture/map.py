@@ -152,8 +152,9 @@ def _add_underlay(underlay: LabUnderlay, cables: dict[End, End], switch_ports: d
 
 
 def _add_pod(pod: Pod, cables: dict[End, End], addresses: dict[IPAddress, str]) -> None:
-    near, far = (pod.name, POD_END), (str(pod.manifest.spec.node_name), pod.host_end)
-    cables[near], cables[far] = far, near
+    if pod.host_end is not None:
+        near, far = (pod.name, POD_END), (str(pod.manifest.spec.node_name), pod.host_end)
+        cables[near], cables[far] = far, near
     addresses.update((ip_address(own), pod.name) for own in (pod.address, pod.ipv6_address) if own is not None)
 
 

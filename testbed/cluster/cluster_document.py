@@ -96,6 +96,26 @@ class AgentSpec(Model):
         return self
 
 
+def _as_list(value: object) -> object:
+    return [value] if isinstance(value, str) else value
+
+
+class CniSpec(Model):
+    """CNI plugins that make pods' networks, instead of the lab itself."""
+
+    conflist: Annotated[str, AfterValidator(check_mount_path)]
+    """A network configuration list, read again for each pod; a text `{subnet}`, `{ipv6_subnet}`, `{gateway}`,
+    `{network}` or `{mtu}` in it is the node's value."""
+    plugins: Annotated[
+        tuple[Annotated[str, AfterValidator(check_mount_path)], ...],
+        BeforeValidator(_as_list),
+        Field(strict=False, min_length=1),
+    ]
+    """Directories of plugins, or one."""
+    timeout_seconds: Annotated[int, within(1, 300)] = 10
+    """A plugin that takes longer is killed."""
+
+
 class EtcdSpec(Model):
     """`members` servers in the lab. `endpoints`, of an existing etcd, is refused: docs/security.md explains why."""
 
@@ -220,6 +240,7 @@ class NodeSpec(Model):
     labels: dict[LabelKey, LabelValue] = Field(default_factory=dict)
     """For `nodeSelector`, in addition to kubernetes.io/hostname, kubernetes.io/os and kubernetes.io/arch."""
     agent: AgentSpec | None = None
+    cni: CniSpec | None = None
 
     @model_validator(mode="after")
     def _reserved_needs_a_subnet(self) -> "NodeSpec":
@@ -248,6 +269,7 @@ class ClusterDocument(Model):
     """By name; or a list of names if nodes need no settings."""
     etcd: EtcdSpec = Field(default_factory=EtcdSpec)
     agent: AgentSpec = Field(default_factory=AgentSpec)
+    cni: CniSpec | None = None
     images: dict[str, str] = Field(default_factory=dict)
     """Recipes for images: a pattern of references such as `"*/frontend:*"` → a recipe; `"*"`: for all without one. The
     recipe echo stands in for an image: it answers on the ports that the container declares."""

@@ -95,6 +95,8 @@ def _fixed(running: Cluster, wanted: Cluster) -> Iterator[str]:
     servers = {(one.member_count, one.tls, one.program) for one in (running.etcd, wanted.etcd)}
     if len(servers) > 1:
         yield "etcd: read once, when the lab starts"
+    if running.cni != wanted.cni:
+        yield "cni: the plugins that made pods' networks remove them too"
     if running.dns != wanted.dns:
         yield "dns: read once, when the lab starts"
     stay = [name for name in wanted.nodes if name in running.nodes]
@@ -125,7 +127,7 @@ def _shape(wiring: Wiring, nodes: list[str]) -> object:
 def _new_node(wanted: Cluster, name: str) -> NewNode | str:
     """Return the node, or its settings that a running lab does not support."""
     spec = wanted.nodes[name]
-    for field in ("reserved", "ipv6_subnet", "agent"):
+    for field in ("reserved", "ipv6_subnet", "agent", "cni"):
         if getattr(spec, field):
             return f"nodes.{name}.{field}: not for an added node"
     cables = [cable for cable in wanted.wiring.cables if name in cable.ends]

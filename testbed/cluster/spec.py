@@ -13,7 +13,7 @@ from typing import Any
 from agent.netconfig.config import NetworkConfig
 from testbed.cluster.addresses import AddressPlan
 from testbed.cluster.cluster_checks import addresses_of, check_cluster, has_dns, read_network
-from testbed.cluster.cluster_document import AgentSpec, ClusterDocument, EtcdSpec, NodeSpec, UnderlaySpec
+from testbed.cluster.cluster_document import AgentSpec, ClusterDocument, CniSpec, EtcdSpec, NodeSpec, UnderlaySpec
 from testbed.cluster.config_objects import ConfigObject
 from testbed.cluster.daemon_set import DaemonSet
 from testbed.cluster.deployment import Deployment
@@ -70,6 +70,8 @@ class Cluster:
     """In the order of the file."""
     agent: AgentSpec
     """For every node without its own."""
+    cni: CniSpec | None
+    """For every node without its own; None: the lab makes pods' networks itself."""
     pods: tuple[PodManifest, ...]
     """In the order of the file; each has its `spec.node_name`."""
     written_pods: tuple[PodManifest, ...]
@@ -104,6 +106,10 @@ class Cluster:
     def name(self) -> str:
         """Return `metadata.name`."""
         return self.metadata.name
+
+    def cni_of(self, node: str) -> CniSpec | None:
+        """Return the CNI plugins of a node: its own, or those of all."""
+        return self.nodes[node].cni or self.cni
 
     @property
     def written(self) -> tuple[Object, ...]:
@@ -191,6 +197,7 @@ def read_cluster(data: bytes, name: str, images: Sequence[ImageRule] = ()) -> Cl
         underlay=cluster.underlay,
         nodes=cluster.nodes,
         agent=cluster.agent,
+        cni=cluster.cni,
         pods=tuple(pod.on_node(node or "") for (_, pod), (node, _) in zip(pods, placed, strict=True)),
         written_pods=tuple(pod for _, pod in pods),
         deployments=tuple(deployment for _, deployment in of_kind(manifests, Deployment)),

@@ -123,7 +123,6 @@ GROUPS: Mapping[str, Advice] = {
     "node remove": [("node delete NODE", "")],
     "node stop": [("fault node crash NODE", "power is cut"), ("node drain NODE", "its pods move first")],
     "node restart": [("fault node reboot NODE", "the machine"), ("restart agent NODE", "its agent")],
-    "restart pod": [("fault pod kill POD", "it comes back"), ("delete pod NAME", "a Deployment makes another")],
     "restart deployment": [("apply -f FILE", "a changed template starts a rollout")],
     "restart node": [("fault node reboot NODE", "the machine"), ("restart agent NODE", "its agent")],
     "restart lab": [("down", "and then"), ("up FILE", "")],

@@ -13,6 +13,7 @@ from testbed.command.command_line import (
     bare_name,
     images_option,
     lab_option,
+    namespace_option,
     needs_root,
     output_option,
     strict_option,
@@ -367,6 +368,18 @@ def restart_agent(nodes: tuple[str, ...], everything: bool, lab: str | None) -> 
     if bool(nodes) == everything:
         raise click.UsageError("want NODE… or --all", click.get_current_context())
     for line in ask(find_lab(lab), RESTART, nodes=[bare_name(node) for node in nodes]):
+        print(line)
+
+
+@restart.command(name="pod")
+@click.argument("pods", nargs=-1, required=True, metavar="POD…", shell_complete=names("pods"))
+@namespace_option
+@lab_option
+def restart_pod(pods: tuple[str, ...], namespace: str | None, lab: str | None) -> None:
+    """Make pods' namespaces, networks and containers again, as after an edit of a CNI plugin; wait until they are
+    ready.
+    """
+    for line in ask(find_lab(lab), RESTART, pods=[bare_name(pod) for pod in pods], namespace=namespace):
         print(line)
 
 

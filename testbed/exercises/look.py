@@ -136,7 +136,7 @@ def _node(overlay: Overlay, node: LabNode, leases: Collection[Lease]) -> JudgedN
         kernel_problems=None if node.runs_our_agent else tuple(problems_in_kernel(node, leases)),
         routes=frozenset(routes),
         device=overlay.device,
-        bridge=node.bridge,
+        bridge=None if node.cni is not None else node.bridge,
     )
 
 

@@ -7,8 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from testbed.cluster.agent_words import named
-from testbed.cluster.cluster_document import AgentSpec
+from testbed.cluster.cluster_document import AgentSpec, CniSpec
 from testbed.cluster.spec import Cluster
+from testbed.cni.files import wrong_files
 from testbed.places import ROOT
 
 PRIVATE_TMPFS = {
@@ -18,6 +19,8 @@ PRIVATE_TMPFS = {
     "/dev/shm": "size=64m,mode=1777",
 }
 """The lab's own file systems, with their options."""
+NODES_OWN = "/var/lib"
+"""CNI plugins keep state there, so each node with plugins has its own."""
 DEBIANS_ETCD = "etcd"
 """`doctor` looks for it."""
 OURS = frozenset({ROOT, Path(sys.prefix).resolve()})
@@ -25,11 +28,16 @@ OURS = frozenset({ROOT, Path(sys.prefix).resolve()})
 
 
 def unusable_programs(cluster: Cluster) -> list[str]:
-    """Return one line for each program, or file of an agent's command, that the lab would not find."""
+    """Return one line for each program, or file of an agent's command or of CNI, that the lab would not find, or that
+    root must not run.
+    """
     etcd = _why_no_program(cluster.etcd.program) if cluster.etcd.program != DEBIANS_ETCD else None
     given = [("agent", cluster.agent)]
     given += [(f"nodes.{name}.agent", node.agent) for name, node in cluster.nodes.items() if node.agent is not None]
     agents = [line for path, agent in given for line in _unusable(path, agent)]
+    agents += _unusable_cni("cni", cluster.cni)
+    for name, node in cluster.nodes.items():
+        agents += _unusable_cni(f"nodes.{name}.cni", node.cni)
     return agents if etcd is None else [f"etcd.program: {etcd}", *agents]
 
 
@@ -43,6 +51,17 @@ def _unusable(path: str, agent: AgentSpec) -> Iterator[str]:
         file = word.partition("=")[2] or word
         if file.startswith("/") and os.path.exists(file) and (top := _hidden_by(Path(file))) is not None:
             yield f"{path}.command: {_hidden(file, top)}"
+
+
+def _unusable_cni(path: str, cni: CniSpec | None) -> list[str]:
+    if cni is None:
+        return []
+    hidden = [
+        f"{path}.{field}: {_hidden(file, top)}"
+        for field, file in [("conflist", cni.conflist), *(("plugins", directory) for directory in cni.plugins)]
+        if (top := NODES_OWN if Path(file).resolve().is_relative_to(NODES_OWN) else _hidden_by(Path(file))) is not None
+    ]
+    return hidden or [f"{path}.{line}" for line in wrong_files(cni, as_root=os.geteuid() == 0)]
 
 
 def _why_no_program(program: str) -> str | None:

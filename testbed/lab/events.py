@@ -36,6 +36,7 @@ class Events:
         with self._lock:
             return iter(list(self._kept))
 
-    def about(self, subject: str) -> list[str]:
-        """Return the last events of an object, one line each."""
-        return [f"{e['at']} {e['type']} {e['reason']}: {e['message']}" for e in self if e["object"] == subject][-SHOWN:]
+    def about(self, subject: str, without: str | None = None) -> list[str]:
+        """Return the last events of an object, one line each, `without` those of one reason."""
+        found = [one for one in self if one["object"] == subject and one["reason"] != without]
+        return [f"{one['at']} {one['type']} {one['reason']}: {one['message']}" for one in found[-SHOWN:]]

@@ -18,8 +18,9 @@ from agent.lease import Subnet
 from agent.netconfig.config import NetworkConfig
 from agent.node.subnet_env import SubnetEnv, read_env, write_subnet_env
 from testbed.cluster.agent_words import agent_words, flannel_flags
-from testbed.cluster.cluster_document import AgentReady, AgentSpec
+from testbed.cluster.cluster_document import AgentReady, AgentSpec, CniSpec
 from testbed.cluster.device_names import OVERLAY_DEVICES
+from testbed.cni.files import bridge_of
 from testbed.control.options import MACHINES
 from testbed.errors import NoSubnetYet
 from testbed.lab.certificates import TlsFiles
@@ -53,6 +54,11 @@ def parent_of_agents() -> WarmParent:
     return WarmParent([sys.executable, "-m", "testbed.processes.agent_parent"], {**os.environ, "PYTHONUNBUFFERED": "1"})
 
 
+def uplink_of(node: str) -> str:
+    """Return the name of a node's interface on the underlay."""
+    return f"{node}-eth0"
+
+
 @contextlib.contextmanager
 def namespaces_of(pid: int) -> Iterator[list[int]]:
     """Yield descriptors of a process's network and mount namespaces. Raises OSError."""
@@ -77,6 +83,7 @@ class LabNode:
         guard: PodGuard,
         directory: Path,
         agent: AgentSpec,
+        cni: CniSpec | None,
         expected: bool,
         labels: Mapping[str, str],
         datapath: str,
@@ -95,7 +102,9 @@ class LabNode:
         self.kernel = kernel
         self.guard = guard
         """Its rules for packets from pods."""
-        self.bridge = BRIDGE
+        self.cni = cni
+        """The plugins that make its pods' networks, and the bridge; None: the lab does."""
+        self.bridge = BRIDGE if cni is None else bridge_of(cni) or BRIDGE
         self.rundir = directory / MACHINES / name
         self.run = self.rundir / "run"
         """The directory that the node sees as /run."""
@@ -160,7 +169,7 @@ class LabNode:
             "etcd_ca": self.tls.ca if self.tls else "",
             "etcd_cert": self.tls.certificate if self.tls else "",
             "etcd_key": self.tls.key if self.tls else "",
-            "iface": f"{self.name}-eth0",
+            "iface": uplink_of(self.name),
             "address": str(self.address),
             "node": self.name,
             "subnet_file": f"/run/{SUBNET_FILE}",
@@ -169,7 +178,7 @@ class LabNode:
             return agent_words(self._spec.command, values)
         ours = [
             "--ip-masq",
-            f"--bridge={BRIDGE}",
+            f"--bridge={BRIDGE if self.cni is None else ''}",
             "--docker-opts-file=/run/docker_opts.env",
             "--healthz-ip=127.0.0.1",
             f"--healthz-port={HEALTH_PORT}",
@@ -237,7 +246,7 @@ class LabNode:
             return self._why_silent("no answer yet")
         if not state["ready"]:
             return f"agent: {state['why_not_ready'][0]}"
-        return None if self.kernel.link(BRIDGE) else f"no {BRIDGE} yet"
+        return None if self.cni is not None or self.kernel.link(BRIDGE) else f"no {BRIDGE} yet"
 
     def _why_other_agent_is_not_ready(self) -> str | None:
         ready = self._spec.ready or AgentReady()
@@ -251,7 +260,7 @@ class LabNode:
         flannels = any(link.name.startswith(OVERLAY_DEVICES) for link in self.kernel.links())
         if ready.device is None and self.overlay_device and not flannels:
             return "no overlay device yet"
-        if self.kernel.link(BRIDGE) is None:
+        if self.cni is None and self.kernel.link(BRIDGE) is None:
             self._make_bridge()
         return None
 

@@ -59,9 +59,12 @@ class PodGuard:
     """The rules of one node. Methods may be called from several threads."""
 
     def __init__(
-        self, node: str, pid: int, journal: Journal, bridge: str, servers: Collection[IPv4Address], *, dns: bool
+        self, node: str, pid: int, journal: Journal, pods: str, servers: Collection[IPv4Address], *, dns: bool
     ) -> None:
-        """`pid` is a process in the node's namespaces, `bridge` the pods', `servers` the machines that run etcd."""
+        """`pid` is a process in the node's namespaces, `servers` the machines that run etcd.
+
+        `pods` is the interface that pods' packets come in by, or `!= NAME` for all but one.
+        """
         self._node = node
         self._journal = journal
         self._rules = RulesWatch(pid)
@@ -70,7 +73,7 @@ class PodGuard:
         """By port."""
         self._has_ipv6 = False
         self._ports = self._kept(PORTS, {"from-pods": PORTS_RULES})
-        self._underlay = self._kept(underlay(bridge, dns=dns), {"from-pods": 1, **({"to-dns": 1} if dns else {})})
+        self._underlay = self._kept(underlay(pods, dns=dns), {"from-pods": 1, **({"to-dns": 1} if dns else {})})
         self._servers = Ruleset(f"ip {TABLE}", sets={"servers": frozenset(map(str, servers))})
 
     def start(self) -> None:
@@ -130,7 +133,7 @@ class PodGuard:
 # The content of the tables. Pure.
 
 
-def underlay(bridge: str, *, dns: bool) -> str:
+def underlay(pods: str, *, dns: bool) -> str:
     """Return the skeleton of the table of family ip."""
     to_dns = (
         " chain to-dns {\n  type nat hook postrouting priority srcnat - 2; policy accept;\n"
@@ -139,7 +142,7 @@ def underlay(bridge: str, *, dns: bool) -> str:
     return (
         f"table ip {TABLE} {{\n set servers {{ type ipv4_addr; }}\n chain from-pods {{\n"
         "  type filter hook forward priority -10; policy accept;\n"
-        f'  iifname {bridge} ip daddr @servers counter drop comment "pods do not reach etcd"\n }}\n'
+        f'  iifname {pods} ip daddr @servers counter drop comment "pods do not reach etcd"\n }}\n'
         f"{to_dns if dns else ''}}}\n"
     )
 

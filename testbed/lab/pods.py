@@ -1,8 +1,10 @@
 """The pods of a lab: created, registered, repaired and removed; subscribers are notified of each change."""
 
 import threading
+import weakref
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
+from ipaddress import IPv4Network
 
 from testbed.cgroups.groups import Groups
 from testbed.cluster.dns import resolv_conf_of
@@ -13,8 +15,10 @@ from testbed.lab.configs import Configs
 from testbed.lab.events import Events
 from testbed.lab.node import LabNode
 from testbed.lab.pod_watch import PodTimes, PodWatch
+from testbed.pods.cni_network import CniNetwork
 from testbed.pods.ipam import Ipam
 from testbed.pods.pod import Pod
+from testbed.pods.pod_network import BridgeNetwork, PodNetwork
 from testbed.processes.warm_parent import WarmParent
 
 
@@ -29,9 +33,12 @@ class Pods:
         events: Events,
         warm_shims: WarmParent,
         *,
+        network: IPv4Network,
         dns: bool,
     ) -> None:
-        """`dns`: whether containers use the cluster's DNS; without it they resolve only their own names."""
+        """`network` is all pods'. `dns`: whether containers use the cluster's DNS; without it they resolve only their
+        own names.
+        """
         self.changed = Changes()
         """Notified when a pod or node is added or removed, becomes ready or unready, or gets other labels."""
         self.before_link: Callable[[LabNode], None] = lambda node: None
@@ -41,11 +48,11 @@ class Pods:
         self._groups = groups
         self._events = events
         self._warm_shims = warm_shims
+        self._network = network
         self._dns = dns
         self._pods: Mapping[ObjectKey, Pod] = {}
         self._changing = threading.Lock()
-        self._addresses: dict[str, Ipam] = {}
-        """By node."""
+        self._networks: weakref.WeakKeyDictionary[LabNode, PodNetwork] = weakref.WeakKeyDictionary()
         self._watch = PodWatch(lambda: self, self.changed)
         configs.changed.subscribe("pods", self._follow_configs)
 
@@ -77,7 +84,7 @@ class Pods:
         return Pod(
             manifest,
             node,
-            self._addresses.setdefault(node.name, Ipam(node.rundir / "addresses")),
+            self._network_of(node),
             self._events.note,
             on_change=partial(self._watch.look, manifest.key),
             before_link=lambda: self.before_link(node),
@@ -86,6 +93,15 @@ class Pods:
             lookup=self._configs.find,
             groups=self._groups,
         )
+
+    def _network_of(self, node: LabNode) -> PodNetwork:
+        with self._changing:
+            found = self._networks.get(node)
+            if found is None:
+                ipam = Ipam(node.rundir / "addresses")
+                plugins = node.cni and CniNetwork(node, node.cni, self._network, self._events.note)
+                found = self._networks[node] = plugins or BridgeNetwork(node, ipam)
+            return found
 
     def add(self, pod: Pod) -> None:
         """Register the pod."""

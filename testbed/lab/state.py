@@ -28,7 +28,7 @@ from testbed.lab.guard_repair import GuardRepair
 from testbed.lab.kernel_forwarding import Passage
 from testbed.lab.link_watch import LinkWatch
 from testbed.lab.namespaces import Namespaces
-from testbed.lab.node import BRIDGE, LabNode, parent_of_agents
+from testbed.lab.node import BRIDGE, LabNode, parent_of_agents, uplink_of
 from testbed.lab.nodes import Nodes
 from testbed.lab.notices import Notices
 from testbed.lab.pod_guard import PodGuard
@@ -61,7 +61,15 @@ class LabState:
         self.warm_shims: Final = parent_of_shims()
         self.nodes: Final = Nodes()
         self.configs: Final = Configs()
-        self.pods: Final = Pods(self.nodes, self.configs, groups, self.events, self.warm_shims, dns=cluster.dns)
+        self.pods: Final = Pods(
+            self.nodes,
+            self.configs,
+            groups,
+            self.events,
+            self.warm_shims,
+            network=cluster.config.network,
+            dns=cluster.dns,
+        )
         self.namespaces: Final = Namespaces(cluster.namespaces, self.pods.changed)
         self.link_watch: Final = LinkWatch()
         self.guard_repair: Final = GuardRepair(self.nodes, self.events)
@@ -129,6 +137,7 @@ class LabState:
         Raises EtcdFailed and OSError.
         """
         machine, addresses, members = self.underlay.machines[name], self._cluster.addresses, self.registry.etcd.members
+        cni = self._cluster.cni_of(name)
         node = LabNode(
             name=name,
             address=addresses.nodes[name],
@@ -139,12 +148,14 @@ class LabState:
                 name,
                 machine.pid,
                 machine.kernel.journal,
-                BRIDGE,
+                # Plugins may link pods in any way; what comes in by the uplink is not from a pod.
+                BRIDGE if cni is None else f"!= {uplink_of(name)}",
                 [member.address for member in members],
                 dns=self._cluster.dns,
             ),
             directory=self.directory,
             agent=self._cluster.nodes[name].agent or self._cluster.agent,
+            cni=cni,
             labels=self._cluster.nodes[name].labels,
             expected=name not in self._options.without_agent,
             datapath=self._options.datapath,

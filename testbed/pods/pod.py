@@ -9,22 +9,20 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Sequence
-from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from testbed.cgroups.groups import Groups
 from testbed.cluster.manifest import PodManifest
-from testbed.errors import NoSubnetYet
+from testbed.cni.runtime import CniFailed
 from testbed.places import PAUSE
 from testbed.plain_files import plain
 from testbed.pods import pod_network
 from testbed.pods.container_document import ContainerPlace
-from testbed.pods.ipam import Ipam, NoFreeAddress
 from testbed.pods.kept_logs import LIVING, PAUSE_LOG, keep_end
 from testbed.pods.pod_config import Lookup, no_configs
 from testbed.pods.pod_container import PodContainer
-from testbed.pods.pod_network import PodHost
+from testbed.pods.pod_network import PodAddresses, PodHost, PodNetwork
 from testbed.pods.pod_state import PodStatus, container_status, pod_phase, pod_state, rfc3339, why_not_ready
 from testbed.pods.volumes import PodVolumes
 from testbed.processes import namespaces as ns
@@ -53,7 +51,7 @@ class Pod:
         self,
         spec: PodManifest,
         host: PodHost,
-        ipam: Ipam,
+        network: PodNetwork,
         on_event: OnEvent = lambda kind, thing, reason, message: None,
         netns_directory: Path | None = NETNS_DIRECTORY,
         on_change: Callable[[], None] = lambda: None,
@@ -76,12 +74,13 @@ class Pod:
         self.key = spec.key
         self.name = str(spec.key)
         """Its unique name in the lab."""
-        self.address: str | None = None
-        """Reserved until `delete`; None before the first start."""
-        self.ipv6_address: str | None = None
-        """In addition, on a dual-stack network."""
+        self._addresses: PodAddresses | None = None
+        self._sandbox_failure = ""
+        """Why the pod has no network; empty if it has one, or none was tried."""
+        self.attempts = 0
+        """How often its namespaces and network were made, successfully or not."""
         self._host = host
-        self._ipam = ipam
+        self._network = network
         self._on_event = on_event
         self._on_change = on_change
         self._resolv_conf = resolv_conf
@@ -101,6 +100,8 @@ class Pod:
         self._undo = contextlib.ExitStack()
         """Removes the link and the name of the running sandbox."""
         self._turn = threading.RLock()
+        self._starting = threading.Lock()
+        """One thread at a time starts it; not `_turn`, which the pause process's reports acquire."""
         self.created_at = rfc3339(time.time())
         self.deleted_at: str | None = None
         """When its deletion was requested; None before."""
@@ -119,33 +120,46 @@ class Pod:
         return self._pause.pid if self._pause is not None else None
 
     @property
-    def host_end(self) -> str:
-        """Return the name of the node's end of the pod's link."""
-        return pod_network.host_end(self.key.file_name)
+    def address(self) -> str | None:
+        """Return the pod's address; None before it has one."""
+        return None if self._addresses is None else str(self._addresses.ipv4)
+
+    @property
+    def ipv6_address(self) -> str | None:
+        """Return its IPv6 address, in addition, on a dual-stack network."""
+        return None if self._addresses is None or self._addresses.ipv6 is None else str(self._addresses.ipv6)
+
+    @property
+    def host_end(self) -> str | None:
+        """Return the name of the node's end of the pod's link; None while it has none, or it is not known."""
+        return None if self.manifest.spec.host_network else self._network.host_end(self.manifest)
+
+    @property
+    def plugin_calls(self) -> list[str]:
+        """Return the last calls of CNI plugins for this pod, one line each."""
+        return self._network.calls(self.manifest)
+
+    @property
+    def sandbox_failure(self) -> str:
+        """Return why its namespaces and network could not be made the last time; empty if they could."""
+        return self._sandbox_failure
 
     @property
     def leaves(self) -> bool:
         """Return whether it is being deleted, unlike a pod whose node lost its power."""
         return self._leaves
 
-    def reserve_address(self) -> IPv4Address:
-        """Reserve and return the pod's address in its node's subnet; its current one if it has one.
+    def reserve_address(self) -> None:
+        """Reserve the pod's addresses in its node's subnet, the current ones if it has some; nothing if plugins choose
+        them.
 
-        With hostNetwork it is the node's. Raises OSError with a message if the node has no subnet or no free address.
+        With hostNetwork they are the node's. Raises OSError with a message if the node has no subnet or no free
+        address.
         """
         if self.manifest.spec.host_network:
-            self.address = str(self._host.address)
-            own = self._host.ipv6_address
-            self.ipv6_address = None if own is None else str(own)
-            return self._host.address
-        try:
-            address = self._ipam.allocate(self.key.file_name, self._host.subnet)
-            ipv6 = pod_network.ipv6_of(self._host, address)
-        except (NoFreeAddress, NoSubnetYet) as error:
-            raise OSError(f"pod {self.name}: {error}") from error
-        self.address = str(address)
-        self.ipv6_address = None if ipv6 is None else str(ipv6.ip)
-        return address
+            self._addresses = PodAddresses(self._host.address, self._host.ipv6_address)
+        else:
+            self._addresses = self._network.reserve(self.manifest) or self._addresses
 
     def start(self) -> None:
         """Build the pod; return once every container's first process was started or failed to start.
@@ -153,6 +167,10 @@ class Pod:
         Twice is harmless. Raises OSError with a message if the pod cannot be built at all; then only its reservation is
         left.
         """
+        with self._starting:
+            self._start()
+
+    def _start(self) -> None:
         with self._turn:
             if self._pause is not None and self._pause.state in ("running", "backoff"):
                 return
@@ -189,6 +207,17 @@ class Pod:
             self._undo.close()
         self._volumes.remove()
 
+    def rebuild(self) -> None:
+        """Make its namespaces, network and containers again, at once. Raises OSError as `start`."""
+        if self._pause is not None and self.pause_pid is not None:
+            # Without the delay that earlier failures have earned.
+            self._pause.try_now()
+            self._pause.kill()
+        elif self._pause is not None and self._pause.state == "backoff":
+            self._pause.try_now()
+        else:
+            self.start()
+
     def relabel(self, manifest: PodManifest) -> None:
         """Take labels and annotations from another manifest of this pod, without a restart."""
         self.manifest = manifest
@@ -221,7 +250,7 @@ class Pod:
         """Stop the pod and release its address. The end of the logs stays for a while."""
         self.stop(grace_s)
         keep_end(self._host.logs, self.key.file_name)
-        self._ipam.release(self.key.file_name)
+        self._network.release(self.manifest)
         self._report("Normal", "Killing", f"pod {self.name} is gone")
 
     def repair_link(self) -> None:
@@ -233,26 +262,23 @@ class Pod:
         with self._turn:
             self._follow_subnet()
             linked = self.pause_pid is not None and not self.manifest.spec.host_network
-            if linked and self.address is not None and not self._terminating:
-                address = IPv4Address(self.address)
-                if pod_network.plug_in(self._host, self.key.file_name, address):
-                    self._report("Warning", "LinkMended", f"reconnected to {self._host.bridge}")
+            if linked and self._pause is not None and self._addresses is not None and not self._terminating:
+                try:
+                    done = self._network.repair(self.manifest, self._addresses)
+                except CniFailed as failure:
+                    self._report("Warning", "SandboxChanged", f"{failure}: the pod is rebuilt")
+                    self._pause.kill()
+                    return
+                if done:
+                    self._report("Warning", "LinkMended", done)
 
     def _follow_subnet(self) -> None:
-        if self._pause is not None and self.pause_pid and not self._terminating and not self._is_in_subnet():
+        if self._pause is None or not self.pause_pid or self._terminating or self._addresses is None:
+            return
+        if not self.manifest.spec.host_network and not self._network.is_current(self.manifest, self._addresses):
             message = f"{self._host.name} now has {self._host.subnet}, which does not contain {self.address}"
             self._report("Warning", "SubnetChanged", f"{message}: the pod is rebuilt")
             self._pause.kill()
-
-    def _is_in_subnet(self) -> bool:
-        if self.manifest.spec.host_network or self.address is None:
-            return True
-        with contextlib.suppress(NoSubnetYet):
-            if IPv4Address(self.address) not in self._host.subnet:
-                return False
-            ipv6 = self._host.ipv6_subnet
-            return ipv6 is None or self.ipv6_address is None or IPv6Address(self.ipv6_address) in ipv6
-        return True
 
     def follow_configs(self) -> None:
         """Update volumes, and start containers that waited for a ConfigMap or Secret."""
@@ -296,6 +322,7 @@ class Pod:
             containers=containers,
             started_at=None if self._started_at is None else rfc3339(self._started_at),
             why_not_ready=self._unmounted
+            or (self._sandbox_failure if not sandbox else "")
             or (waits_for.why if waits_for and sandbox else why_not_ready(containers, sandbox=sandbox)),
             pause_pid=pause_pid,
             terminating=self._terminating,
@@ -373,20 +400,46 @@ class Pod:
 
     def _build_sandbox(self) -> subprocess.Popen[bytes]:
         """Create pause process, link and name; all or nothing. Raises OSError."""
-        host = self._host
+        try:
+            pause = self._try_sandbox()
+        except OSError as error:
+            self._sandbox_failure = str(error)
+            self._on_change()
+            raise
+        else:
+            self._sandbox_failure = ""
+        finally:
+            self.attempts += 1
+        return pause
+
+    def _try_sandbox(self) -> subprocess.Popen[bytes]:
         with contextlib.ExitStack() as undo:
-            address = self.reserve_address()
+            self.reserve_address()
             pause = ns.in_new_thread(self._spawn_pause)
             undo.callback(_end, pause)
             if not self.manifest.spec.host_network:
-                self._before_link()
-                undo.callback(pod_network.disconnect, host, self.key.file_name)
-                pod_network.connect(host, self.key.file_name, pause.pid, address)
+                self._link(pause.pid, undo)
             if self._netns_directory is not None:
                 undo.callback(pod_network.unbind_name, self._netns_directory, self.key.file_name)
                 pod_network.bind_name(self._netns_directory, self.key.file_name, pause.pid)
             self._undo = undo.pop_all()
         return pause
+
+    def _link(self, pause_pid: int, undo: contextlib.ExitStack) -> None:
+        """Connect the pod; `_before_link` is called as soon as its addresses are known. Raises OSError."""
+        chosen_by_plugins = self._addresses is None
+        if not chosen_by_plugins:
+            self._before_link()
+        undo.callback(self._unlink, chosen_by_plugins)
+        self._addresses = self._network.connect(self.manifest, pause_pid)
+        if chosen_by_plugins:
+            self._before_link()
+
+    def _unlink(self, chosen_by_plugins: bool) -> None:
+        self._network.disconnect(self.manifest)
+        if chosen_by_plugins:
+            # Another pod may get them next.
+            self._addresses = None
 
     def _spawn_pause(self) -> subprocess.Popen[bytes]:
         """Start it in a new thread: the child inherits that thread's namespaces, and is our child all the same."""

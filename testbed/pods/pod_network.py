@@ -5,7 +5,7 @@ import hashlib
 from collections.abc import Collection, Iterator
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6Interface, IPv6Network
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from agent.errors import AgentError
 from agent.kernel.journal import FileJournal
@@ -22,6 +22,9 @@ from agent.kernel.values import (
     WantedRoute,
     WantedSysctl,
 )
+from testbed.cluster.manifest import PodManifest
+from testbed.errors import NoSubnetYet
+from testbed.pods.ipam import Ipam, NoFreeAddress
 from testbed.processes import namespaces as ns
 
 INTERFACE_NAME_LENGTH = 15  # IFNAMSIZ less its NUL, linux/if.h
@@ -98,6 +101,100 @@ class PodHost(Protocol):
         """Return a directory on the host: pods' logs are in `pods` below it."""
 
 
+class PodAddresses(NamedTuple):
+    """A pod's addresses."""
+
+    ipv4: IPv4Address
+    ipv6: IPv6Address | None
+    """In addition, on a dual-stack network."""
+
+
+class PodNetwork(Protocol):
+    """What gives the pods of one node their networks: `BridgeNetwork`, or plugins (cni_network)."""
+
+    def reserve(self, manifest: PodManifest) -> PodAddresses | None:
+        """Reserve the pod's addresses, the current ones if it has some; None if `connect` chooses them.
+
+        Raises OSError with a message, or NoSubnetYet.
+        """
+
+    def connect(self, manifest: PodManifest, pause_pid: int) -> PodAddresses:
+        """Link the pod and configure both ends. Raises OSError with a message; then `disconnect` is called."""
+
+    def disconnect(self, manifest: PodManifest) -> None:
+        """Remove the pod's link; one that is already gone is success."""
+
+    def release(self, manifest: PodManifest) -> None:
+        """Release the pod's addresses; it is not linked any more."""
+
+    def is_current(self, manifest: PodManifest, addresses: PodAddresses) -> bool:
+        """Return whether the pod may keep these addresses: its node's subnet may have changed."""
+
+    def repair(self, manifest: PodManifest, addresses: PodAddresses) -> str:
+        """Repair the pod's link if it is broken; return what was done, or nothing. Raises OSError with a message."""
+
+    def host_end(self, manifest: PodManifest) -> str | None:
+        """Return the name of the node's end of the pod's link; None while it is not known."""
+
+    def calls(self, manifest: PodManifest) -> list[str]:
+        """Return the pod's last calls of plugins, one line each."""
+
+
+class BridgeNetwork:
+    """The lab's own: a port of the node's bridge, and the lowest free address of its subnet."""
+
+    def __init__(self, host: PodHost, ipam: Ipam) -> None:
+        self._host = host
+        self._ipam = ipam
+
+    def reserve(self, manifest: PodManifest) -> PodAddresses:
+        """Reserve the lowest free address. Raises OSError with a message."""
+        try:
+            address = self._ipam.allocate(manifest.key.file_name, self._host.subnet)
+            ipv6 = ipv6_of(self._host, address)
+        except (NoFreeAddress, NoSubnetYet) as error:
+            raise OSError(f"pod {manifest.key}: {error}") from error
+        return PodAddresses(address, None if ipv6 is None else ipv6.ip)
+
+    def connect(self, manifest: PodManifest, pause_pid: int) -> PodAddresses:
+        """Link it to the bridge, with its reserved addresses. Raises OSError with a message."""
+        addresses = self.reserve(manifest)
+        connect(self._host, manifest.key.file_name, pause_pid, addresses.ipv4)
+        return addresses
+
+    def disconnect(self, manifest: PodManifest) -> None:
+        """Remove the pod's link."""
+        disconnect(self._host, manifest.key.file_name)
+
+    def release(self, manifest: PodManifest) -> None:
+        """Release the pod's addresses."""
+        self._ipam.release(manifest.key.file_name)
+
+    def is_current(self, manifest: PodManifest, addresses: PodAddresses) -> bool:
+        """Return whether the addresses are in the node's subnets."""
+        del manifest
+        with contextlib.suppress(NoSubnetYet):
+            if addresses.ipv4 not in self._host.subnet:
+                return False
+            ipv6 = self._host.ipv6_subnet
+            return ipv6 is None or addresses.ipv6 is None or addresses.ipv6 in ipv6
+        return True
+
+    def repair(self, manifest: PodManifest, addresses: PodAddresses) -> str:
+        """Put the pod's link back on the bridge."""
+        again = plug_in(self._host, manifest.key.file_name, addresses.ipv4)
+        return f"reconnected to {self._host.bridge}" if again else ""
+
+    def host_end(self, manifest: PodManifest) -> str:
+        """Return the name of the node's end."""
+        return host_end(manifest.key.file_name)
+
+    def calls(self, manifest: PodManifest) -> list[str]:
+        """Return none."""
+        del manifest
+        return []
+
+
 def host_end(pod: str) -> str:
     """Return the name of the node's end of the pod's link: `veth` and the pod's name, or its start and a hash."""
     name = HOST_END_PREFIX + pod
@@ -126,7 +223,7 @@ def ipv6_of(host: PodHost, address: IPv4Address) -> IPv6Interface | None:
 
 
 @contextlib.contextmanager
-def _netlink_as_oserror() -> Iterator[None]:
+def netlink_as_oserror() -> Iterator[None]:
     """Convert errors: supervision retries on OSError, and a link that could not be created is worth a retry too."""
     try:
         yield
@@ -139,7 +236,7 @@ def connect(host: PodHost, pod: str, pause_pid: int, address: IPv4Address) -> No
     why = f"pod {pod}"
     near, mac, node = host_end(pod), pod_mac(address), host.kernel
     ipv6 = ipv6_of(host, address)
-    with _netlink_as_oserror():
+    with netlink_as_oserror():
         bridge = node.link(host.bridge)
         if bridge is None:
             raise OSError(f"pod {pod}: node {host.name} has no bridge {host.bridge}")
@@ -175,23 +272,27 @@ def _wanted_port(host: PodHost, pod: str, address: IPv4Address, ipv6: IPv6Interf
     return Wanted(links=(port,), neighbours=tuple(neighbours))
 
 
-def _wanted_inside(
-    host: PodHost, pod: str, address: IPv4Address, ipv6: IPv6Interface | None, bridge_mac: str
-) -> Wanted:
-    """Return the pod's own namespace: loopback, its end with its addresses, the route to the node."""
+def wanted_in_any_pod(pod: str) -> Wanted:
+    """Return what every pod's network namespace has, whoever makes its link."""
     why = f"inside pod {pod}"
-    loopback = WantedLink("lo", f"{why}: containers share localhost", up=True)
-    own_end = WantedLink(POD_END, f"{why}: its end", up=True)
-    route = Route(destination=DEFAULT_ROUTE, device=POD_END, gateway=host.gateway)
-    own: frozenset[IPInterface] = frozenset({IPv4Interface((address, host.subnet.prefixlen))})
     low_ports = WantedSysctl(
         "net.ipv4.ip_unprivileged_port_start",
         "0",
         f"{why}: any user may listen on port 80, as in container engines",
     )
-    wanted = Wanted(
-        sysctls=(low_ports,),
-        links=(loopback, own_end),
+    return Wanted(sysctls=(low_ports,), links=(WantedLink("lo", f"{why}: containers share localhost", up=True),))
+
+
+def _wanted_inside(
+    host: PodHost, pod: str, address: IPv4Address, ipv6: IPv6Interface | None, bridge_mac: str
+) -> Wanted:
+    """Return the pod's own namespace: loopback, its end with its addresses, the route to the node."""
+    why = f"inside pod {pod}"
+    own_end = WantedLink(POD_END, f"{why}: its end", up=True)
+    route = Route(destination=DEFAULT_ROUTE, device=POD_END, gateway=host.gateway)
+    own: frozenset[IPInterface] = frozenset({IPv4Interface((address, host.subnet.prefixlen))})
+    wanted = wanted_in_any_pod(pod) + Wanted(
+        links=(own_end,),
         addresses=(WantedAddresses(POD_END, own, f"{why}: its address"),),
         neighbours=(WantedNeighbours(POD_END, {host.gateway: bridge_mac}, f"{why}: the node, known without ARP"),),
         routes=(WantedRoute(route, f"{why}: everything else goes to the node"),),
@@ -227,7 +328,7 @@ def plug_in(host: PodHost, pod: str, address: IPv4Address) -> bool:
     Raises OSError with a message.
     """
     near = host_end(pod)
-    with _netlink_as_oserror():
+    with netlink_as_oserror():
         bridge, link = host.kernel.link(host.bridge), host.kernel.link(near)
         if bridge is None or link is None or link.master == bridge.index:
             return False

@@ -206,7 +206,7 @@ def policy_pod(pod: Pod) -> PolicyPod | None:
         node=manifest.spec.node_name or "",
         addresses=tuple(addresses),
         ports=tuple(ports),
-        device=pod.host_end,
+        device=pod.host_end or "",
     )
 
 

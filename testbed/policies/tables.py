@@ -121,6 +121,8 @@ def wanted_on_bridge(world: World, node: str) -> Ruleset:
     """Return the wanted content of a node's table of family bridge."""
     sets: dict[str, set[str]] = {name: set() for name in ("senders", "receivers", "own4", "own6")}
     for pod in pods_on(world, node):
+        if not pod.device:
+            continue
         if world.isolating(pod, "Egress"):
             sets["senders"].add(pod.device)
         if world.isolating(pod, "Ingress"):

@@ -17,7 +17,7 @@ from testbed.lab.events import Events
 from testbed.lab.kept_table import TableRefused
 from testbed.lab.nodes import Nodes
 from testbed.lab.pods import Pods
-from testbed.services.endpoints import PodFacts, bind, host_ports
+from testbed.services.endpoints import HostPort, PodFacts, bind, host_ports
 from testbed.services.external_addresses import GATEWAY, ExternalAddresses
 from testbed.services.programmer import Programmer
 from testbed.services.rules import everywhere
@@ -139,7 +139,7 @@ class Services:
                 for family, network in networks.items()
             }
             tables = {
-                (name, family): self._workers.submit(one.program, common[family], host_ports(name, pods, family))
+                (name, family): self._workers.submit(one.program, common[family], self._host_ports(name, pods, family))
                 for (name, family), one in self._programmers.items()
             }
             failures = {}
@@ -155,6 +155,11 @@ class Services:
                 failures[GATEWAY] = f"{GATEWAY}: {failure}"
             self._report(failures)
             self._programmed = revision
+
+    def _host_ports(self, node: str, pods: Sequence[PodFacts], family: Family) -> tuple[HostPort, ...]:
+        """Return a node's host ports; none if its CNI plugins have them."""
+        one = self._nodes.get(node)
+        return () if one is not None and one.cni is not None else host_ports(node, pods, family)
 
     def why_not_programmed(self) -> list[str]:
         """Return what is missing in nodes' tables, one line each; empty if they are right."""

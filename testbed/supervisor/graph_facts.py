@@ -117,9 +117,9 @@ def _cables(underlay: LabUnderlay) -> list[CableFacts]:
 
 
 def _host_end(pods: Pods, name: str) -> str | None:
-    """Return the node's end of a pod's link; None for a pod with its node's network."""
+    """Return the node's end of a pod's link; None for a pod with its node's network, or without a known link."""
     pod = pods.named(name)
-    return None if pod is None or pod.manifest.spec.host_network else pod.host_end
+    return None if pod is None else pod.host_end
 
 
 def _node(node: LabNode, line: NodeStatus, state: AgentState) -> NodeFacts:

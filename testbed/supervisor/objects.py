@@ -85,7 +85,7 @@ def _around(lab: Lab, pod: Pod) -> PodSurroundings:
         created_at=pod.created_at,
         deleted_at=pod.deleted_at,
         host_address=str(lab.state.nodes[pod.status().node].address),
-        link=None if pod.manifest.spec.host_network else pod.host_end,
+        link=pod.host_end,
         written=pod.written_manifest(),
         owner=_reference(lab, lab.workloads.owner_of(pod.key)),
         started_at=rfc3339(times.started.at) if times.started else None,

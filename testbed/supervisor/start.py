@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
+from testbed.cni.runtime import CniFailed
 from testbed.errors import TestbedError
 from testbed.lab.log_keeper import LogKeeper
 from testbed.lab.node import LabNode
@@ -115,7 +116,7 @@ class LabStart:
         state.guard_repair.start()
         lab.names.follow()
         now = [pod for node in state.nodes.values() if node.expected for pod in state.pods.on(node.name)]
-        _start_all(now)
+        self._start_all(now)
         for node in state.nodes.values():
             if node.expected:
                 state.follow_node(node)
@@ -153,11 +154,25 @@ class LabStart:
             return f"the {overlay.backend} backend leaves packets between nodes to other programs"
         return "every node's forwarding table equals etcd's leases"
 
+    def _start_all(self, pods: Sequence[Pod]) -> None:
+        # Addresses are assigned in file order, so that the example's stay the same; the rest may run in parallel.
+        for pod in pods:
+            pod.reserve_address()
+        with ThreadPoolExecutor(STARTERS, "start pod") as workers:
+            list(workers.map(self._start_pod, pods))
+
+    def _start_pod(self, pod: Pod) -> None:
+        try:
+            pod.start()
+        except CniFailed:
+            # As a pod that is applied: its reason is shown, and it is tried until the plugins succeed.
+            self._lab.workloads.build_later(pod)
+
     def _start_late(self, node: LabNode) -> None:
         """Start the pods of a node whose agent runs by hand, once that agent is ready."""
         while node.why_not_ready() is not None:
             time.sleep(LATE_POLL_S)
-        _start_all(self._state.pods.on(node.name))
+        self._start_all(self._state.pods.on(node.name))
         self._state.follow_node(node)
 
     def _await(self, phase: str, missing: Callable[[], list[str]], pause: Callable[[float], None] = time.sleep) -> None:
@@ -178,14 +193,6 @@ class LabStart:
             # Queries must not take the processor from nodes and pods that are still starting.
             pause(max(POLL_S, 3 * asking_s))
             asked_at = time.monotonic()
-
-
-def _start_all(pods: Sequence[Pod]) -> None:
-    # Addresses are assigned in file order, so that the example's stay the same; the rest may run in parallel.
-    for pod in pods:
-        pod.reserve_address()
-    with ThreadPoolExecutor(STARTERS, "start pod") as workers:
-        list(workers.map(lambda pod: pod.start(), pods))
 
 
 class UnreadyPods:

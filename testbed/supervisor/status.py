@@ -14,9 +14,10 @@ from testbed.cluster.device_names import OVERLAY_DEVICES
 from testbed.control.answers.lab import Description, EtcdMemberStatus, MachineStatus, NodeStatus, PodLine, StatusAnswer
 from testbed.errors import NoSubnetYet
 from testbed.faults.verbs import explained_by
-from testbed.lab.node import BRIDGE, HEALTH_PORT, AgentState, LabNode
+from testbed.lab.node import HEALTH_PORT, AgentState, LabNode
 from testbed.lab.underlay import OverlayNode
 from testbed.plain_files import read_plain
+from testbed.pods.cni_network import CNI_EVENT
 from testbed.pods.pod import Pod
 from testbed.policies.show import isolated_by
 from testbed.services import show as show_services
@@ -221,12 +222,18 @@ def _ipv6_overlay_device(node: LabNode, first: str | None) -> Object:
 
 
 def _describe_bridge(node: LabNode) -> Object | None:
-    bridge = node.kernel.link(BRIDGE)
+    bridge = node.kernel.link(node.bridge)
     if bridge is None:
         return None
-    addresses = _addresses_on(node, BRIDGE)
+    addresses = _addresses_on(node, node.bridge)
     more = {"IPv6": addresses[1:]} if addresses[1:] else {}
-    return {"name": BRIDGE, "--bip": addresses[0] if addresses else None, "mtu": bridge.mtu, "mac": bridge.mac, **more}
+    return {
+        "name": node.bridge,
+        "--bip": addresses[0] if addresses else None,
+        "mtu": bridge.mtu,
+        "mac": bridge.mac,
+        **more,
+    }
 
 
 def _addresses_on(node: LabNode, device: str) -> list[str]:
@@ -275,6 +282,7 @@ def describe_pod(lab: Lab, pod: Pod) -> Description:
             }
             for container in status.containers
         },
+        **({"CNI calls": calls} if (calls := pod.plugin_calls) else {}),
         "Look inside": [f"exec {status.name} -- ip address", f"shell {status.name}"],
-        "Events": lab.state.events.about(f"pod/{status.name}"),
+        "Events": lab.state.events.about(f"pod/{status.name}", without=CNI_EVENT),
     }

@@ -55,6 +55,7 @@ from testbed.supervisor.kinds import IN_LAB, KindInLab
 from testbed.supervisor.lab import Lab
 from testbed.supervisor.log_verbs import OWN_LOGS, LogVerbs
 from testbed.supervisor.mininet_prompt import become_prompt
+from testbed.supervisor.pod_restart import restart_pods
 from testbed.trace.verbs import trace_verbs
 from testbed.workloads.change_verbs import change_verbs
 from testbed.workloads.forward import Targets
@@ -243,7 +244,12 @@ class LabVerbs:
             raise TestbedError(f"iperf {source} {destination}: {failure}") from failure
 
     def restart(self, request: Request) -> list[str]:
-        """Restart the agents of the named nodes with their current code, and wait until they are ready."""
+        """Restart the named pods, or the agents of the named nodes with their current code, and wait until they are
+        ready.
+        """
+        if pods := request.argument("pods", list, []):
+            namespace = request.argument("namespace", str) or DEFAULT_NAMESPACE
+            return restart_pods(self.state.pods, [str(name) for name in pods], namespace)
         names = request.argument("nodes", list) or list(self.state.nodes)
         nodes = [self._node(name) for name in names]
         for node in nodes:

@@ -290,6 +290,10 @@ class Workloads:
         self._pods.add(pod)
         self._starters.submit(self._build, pod, FIRST_RETRY_S)
 
+    def build_later(self, pod: Pod) -> None:
+        """Build a registered pod, whose first try failed, after a pause; retry while it is desired."""
+        self._try_again(pod, FIRST_RETRY_S)
+
     def end_soon(self, pod: Pod, grace_s: float | None = None) -> None:
         """End the pod, with its grace period, in a new thread."""
         _begin_end(pod, grace_s)
@@ -339,6 +343,9 @@ class Workloads:
                 return
             except OSError as failure:
                 self._event("Warning", f"pod/{pod.name}", "FailedCreate", str(failure))
+        self._try_again(pod, retry_s)
+
+    def _try_again(self, pod: Pod, retry_s: float) -> None:
         again = threading.Timer(retry_s, self._starters.submit, (self._build, pod, min(LONGEST_RETRY_S, 2 * retry_s)))
         again.daemon = True
         again.start()

@@ -24,6 +24,7 @@ from testbed.places import PAUSE
 from testbed.pods.ipam import Ipam
 from testbed.pods.pod import Pod
 from testbed.pods.pod_config import Lookup, no_configs
+from testbed.pods.pod_network import BridgeNetwork
 from testbed.processes import namespaces as ns
 from testbed.processes import supervise
 from testbed.processes.process_ends import ProcessEnds
@@ -163,7 +164,7 @@ class PodNode:
         made = Pod(
             manifest,
             self,
-            self.ipam,
+            BridgeNetwork(self, self.ipam),
             self._note,
             netns_directory=None,
             lookup=self.lookup,

@@ -13,7 +13,7 @@ from testbed.pods.container_log import LOG_BYTES
 from testbed.pods.kept_logs import log_of_deleted
 from testbed.pods.pod import Pod
 from testbed.pods.pod_container import ContainerNotRunning
-from testbed.pods.pod_network import host_end
+from testbed.pods.pod_network import BridgeNetwork, host_end
 from testbed.processes import namespaces as ns
 from tests.netns.pods import (
     BRIDGE_MAC,
@@ -368,7 +368,7 @@ def test_ip_netns_knows_the_pod_while_it_lives(node: PodNode, tmp_path: Path) ->
     def visit() -> tuple[int, int, list[str]]:
         ns.unshare(ns.CLONE_NEWNS)
         ns.make_mounts_private()
-        named = Pod(pod.manifest, node, node.ipam, netns_directory=names)
+        named = Pod(pod.manifest, node, BridgeNetwork(node, node.ipam), netns_directory=names)
         named.start()
         inode = (names / "web").stat().st_ino
         pause = os.stat(f"/proc/{named.pause_pid}/ns/net").st_ino

@@ -110,6 +110,7 @@ TESTBED_ROOMS = (
     ("testbed.cgroups",),
     ("testbed.output",),
     ("testbed.control",),
+    ("testbed.cni",),
     ("testbed.cluster",),
     ("testbed.processes",),
     ("testbed.errors", "testbed.places", "testbed.plain_files", "testbed.spelling"),
