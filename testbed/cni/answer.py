@@ -74,7 +74,7 @@ class _Result(BaseModel):
 
 
 @dataclass(frozen=True, slots=True)
-class Result:
+class AddResult:
     """The success of an ADD."""
 
     raw: Mapping[str, Any]
@@ -95,7 +95,7 @@ class _Versions(BaseModel):
     supported: tuple[str, ...] = Field(alias="supportedVersions")
 
 
-def read_result(call: Call) -> Result:
+def read_result(call: Call) -> AddResult:
     """Return what an ADD that exited with 0 made. Raises WrongAnswer."""
     raw = _json_of(call)
     try:
@@ -106,7 +106,7 @@ def read_result(call: Call) -> Result:
         )
     except ValueError as error:
         raise WrongAnswer(f"its answer is not a CNI result ({_first(error)})") from None
-    return Result(raw, tuple(one.name for one in found.interfaces if not one.sandbox), addresses)
+    return AddResult(raw, tuple(one.name for one in found.interfaces if not one.sandbox), addresses)
 
 
 def read_versions(call: Call) -> tuple[str, ...]:

@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-from testbed.cni.answer import Call, Result, WrongAnswer, read_result, read_versions, why_failed
+from testbed.cni.answer import AddResult, Call, WrongAnswer, read_result, read_versions, why_failed
 from testbed.cni.call import call_plugin, enter_node, find_program
 from testbed.cni.conflist import (
     CHECK_SINCE,
@@ -81,7 +81,7 @@ class Attached:
 
 
 @dataclass(frozen=True, slots=True)
-class Probe:
+class KnownVersions:
     """The versions that a program said to support, while it is the same file."""
 
     file: tuple[int, int, int]
@@ -135,7 +135,7 @@ class Runtime:
         self._limit_s = limit_s
         self._values = values
         self._on_call = on_call
-        self._probes: dict[str, Probe] = {}
+        self._probes: dict[str, KnownVersions] = {}
         self._attached: dict[str, Attached] = {}
         """By container id."""
         self._traffic = _Traffic()
@@ -146,7 +146,7 @@ class Runtime:
         self._preparing = threading.Lock()
         self._prepared = False
 
-    def add(self, attachment: Attachment, pause_pid: int) -> Result:
+    def add(self, attachment: Attachment, pause_pid: int) -> AddResult:
         """Make the pod's network. Raises CniFailed; then `delete` is still to be called, as for a success."""
         conflist, version = self._configuration(attachment.subject)
         if self._stale and conflist.collects and is_since(version, GC_SINCE):
@@ -202,8 +202,8 @@ class Runtime:
 
         return ns.in_new_thread(visit)
 
-    def _add_chain(self, attached: Attached) -> Result:
-        previous: Result | None = None
+    def _add_chain(self, attached: Attached) -> AddResult:
+        previous: AddResult | None = None
         for plugin in attached.conflist.plugins:
             call = self._execute(attached, "ADD", plugin, None if previous is None else previous.raw)
             previous = self._understood(attached.attachment.subject, call, read_result)
@@ -260,7 +260,7 @@ class Runtime:
         probe = self._probes.get(plugin)
         if probe is None or probe.file != file or known is None:
             call = self._run(subject, "VERSION", plugin, {}, {"cniVersion": version})
-            probe = self._probes[plugin] = Probe(file, self._understood(subject, call, read_versions))
+            probe = self._probes[plugin] = KnownVersions(file, self._understood(subject, call, read_versions))
         return probe.versions
 
     def _understood(self, subject: str, call: Call, read: Callable[[Call], T]) -> T:
@@ -311,7 +311,7 @@ def _cached(attached: Attached) -> Path:
     return RESULTS / f"{attached.conflist.name}-{attached.attachment.container_id}-{INTERFACE}"
 
 
-def _store(attached: Attached, result: Result) -> None:
+def _store(attached: Attached, result: AddResult) -> None:
     """Write the result as libcni does."""
     attachment, plugins = attached.attachment, [dict(plugin.config) for plugin in attached.conflist.plugins]
     config = {"cniVersion": attached.version, "name": attached.conflist.name, "plugins": plugins}

@@ -16,7 +16,7 @@ from agent.kernel.kernel import Kernel
 from testbed.cluster.cluster_document import CniSpec
 from testbed.cluster.manifest import PodManifest
 from testbed.cluster.quantity import bytes_of
-from testbed.cni.answer import Call, Result
+from testbed.cni.answer import AddResult, Call
 from testbed.cni.runtime import INTERFACE, Attachment, CniFailed, Runtime
 from testbed.errors import NoSubnetYet
 from testbed.pods.pod_network import PodAddresses, PodHost, netlink_as_oserror, wanted_in_any_pod
@@ -175,7 +175,7 @@ class CniNetwork:
             capabilities=capabilities(manifest, [str(self._host.subnet), *_text(self._host.ipv6_subnet)]),
         )
 
-    def _confine(self, subject: str, result: Result, inside: Kernel, addresses: PodAddresses) -> None:
+    def _confine(self, subject: str, result: AddResult, inside: Kernel, addresses: PodAddresses) -> None:
         """Remember the node's end; if it is a bridge's port, let the pod send only from its own addresses."""
         links = [link for name in result.node_links if (link := self._host.kernel.link(name)) is not None]
         near = next((link for link in links if link.kind != "bridge"), None)
@@ -219,7 +219,7 @@ def capabilities(manifest: PodManifest, subnets: list[str]) -> dict[str, Any]:
     return found
 
 
-def _found(result: Result, inside: Kernel) -> PodAddresses:
+def _found(result: AddResult, inside: Kernel) -> PodAddresses:
     """Return the pod's addresses by the result, once the kernel has them too. Raises CniFailed."""
     ipv4 = [one for one in result.addresses if isinstance(one, IPv4Interface)]
     ipv6 = [one for one in result.addresses if isinstance(one, IPv6Interface)]
