@@ -1,4 +1,5 @@
-"""Network policies as manifests: random ones, and a second, naive reading of what they let through.
+"""Network policies as manifests: the cases of known suites, random ones, and a second, naive reading of what they let
+through.
 
 The naive reading works on plain JSON in the words of Kubernetes' documentation; it shares no code with the testbed.
 """
@@ -7,12 +8,16 @@ import ipaddress
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
+
+import yaml
 
 Json = Mapping[str, Any]
 NAMESPACES = ("x", "y", "z")
 NAMES = ("a", "b", "c")
 PORTS = (80, 81)
+CASES: Sequence[Json] = yaml.safe_load((Path(__file__).parent / "e2e" / "policies.yaml").read_text(encoding="utf-8"))
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,8 @@ from typing import Any, Literal, NotRequired, TypedDict
 
 import pytest
 
+from tests.policy_cases import CASES
+
 Outcome = Literal["passed", "failed", "skipped", "expected failure", "not run"]
 
 _WORST_FIRST: tuple[Outcome, ...] = ("failed", "expected failure", "skipped", "passed", "not run")
@@ -32,6 +34,8 @@ TABLES: Mapping[str, str] = {
     "K": "what must hold",
     "N": "check of Kubernetes' own suite",
     "C": "as flannel does, or as its users ask",
+    "P": "what must hold of network policies",
+    "Q": "case of a suite for network policies: what its probes get",
 }
 """The letter of each table, and what its rows are."""
 
@@ -73,6 +77,12 @@ SOFTWARE: Mapping[str, tuple[str, ...] | str] = {
     "CNI plugins": ("dpkg-query", "--show", "--showformat=${Version}", "containernetworking-plugins"),
 }
 """Programs → what prints their version, or the version itself."""
+
+
+def described_case(case: Mapping[str, Any]) -> str:
+    """Return a case of network policies with the suite that asks for it and the answers that it expects."""
+    lines = "; ".join(f"`{line}`" for line in case["expect"]) or "everything passes"
+    return f"{case['case']} ({case['like']}): {lines}"
 
 
 ROWS: Mapping[str, Row] = {
@@ -213,6 +223,20 @@ ROWS: Mapping[str, Row] = {
     "N23": Row("DNS for services"),
     "N24": Row("DNS for pods"),
     "N25": Row("DNS for headless services, SRV"),
+    "P1": Row("in force on every node within 1 s, and as soon no longer"),
+    "P2": Row(
+        "one more beside 1,000 on five nodes: in force within 0.5 s of the command's start, 9 times of 10 at least"
+    ),
+    "P3": Row("200 random sets: `testbed policy`, a second evaluation and real probes agree, pair by pair"),
+    "P4": Row("labels of pods and namespaces count as they are now"),
+    "P5": Row("agent killed: what is denied stays denied"),
+    "P6": Row("rules deleted by another program: denied again within 5 s"),
+    "P7": Row("node rebooted: in force again"),
+    "P8": Row("a pod with another address is isolated from its first moment"),
+    "P9": Row("34 forged frames, to the same and to another node, under a default deny: none delivered"),
+    "P10": Row("every backend and data path, IPv4 and IPv6"),
+    "P11": Row("a node reaches its own pods; a pod with its node's network is a node"),
+    **{f"Q{number}": Row(described_case(case)) for number, case in enumerate(CASES, 1)},
     "C1": Row("etcd's keys, values and leases as flanneld writes them", software=("flanneld", "etcd")),
     "C2": Row("subnet.env as flanneld writes it, to the byte", software=("flanneld",)),
     "C3": Row("device: flags, MTU, settings, address", software=("flanneld",)),

@@ -22,6 +22,7 @@ DOCUMENTS = Path(__file__).resolve().parents[1] / "docs" / "results"
 PAGES: Mapping[str, tuple[str, str]] = {
     "reliability.md": ("Results: faults and wrong input", "FB"),
     "network-model.md": ("Results: the Kubernetes network model", "KN"),
+    "policies.md": ("Results: network policies", "PQ"),
     "compatibility.md": ("Results: as flannel", "C"),
 }
 """Page → its title, and the letters of its tables."""

@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from fnmatch import fnmatchcase
 from ipaddress import IPv4Address
 from itertools import product
@@ -10,13 +11,23 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from testbed.pytest_plugin import NewLab
 from tests.e2e.lab import Lab
 from tests.e2e.policy_forgery import GOOD, forgeries, heard, inside
 from tests.e2e.policy_probes import Probe, Prober
-from tests.policy_cases import NAMED, NAMES, NAMESPACES, PORTS, Json, PlainPod, RandomPolicies, allows, namespace_labels
+from tests.policy_cases import (
+    CASES,
+    NAMED,
+    NAMES,
+    NAMESPACES,
+    PORTS,
+    Json,
+    PlainPod,
+    RandomPolicies,
+    allows,
+    namespace_labels,
+)
 from tests.waiting import constantly, wait_until
 
 Apply = Callable[..., None]
@@ -24,7 +35,8 @@ IN_EVERY_RUN = 12
 """Cases; the others are for the slow runs."""
 IN_FORCE_S = 1.0
 REPAIR_S = 5.0
-CASES: Sequence[Mapping[str, Any]] = yaml.safe_load((Path(__file__).parent / "policies.yaml").read_text())
+ASKED_AGAIN_S = 3.0
+"""A neighbour that did not answer is asked again after 1 s, and the packet that waited for it is sent again as late."""
 CLUSTER = """\
 apiVersion: testbed/v1
 kind: Cluster
@@ -147,8 +159,12 @@ def test_without_policies_every_pair_passes(prober: Prober) -> None:
 @pytest.mark.parametrize(
     "case",
     [
-        pytest.param(case, id=case["case"].replace(" ", "-"), marks=[pytest.mark.slow] * (number >= IN_EVERY_RUN))
-        for number, case in enumerate(CASES)
+        pytest.param(
+            case,
+            id=case["case"].replace(" ", "-"),
+            marks=[pytest.mark.row(f"Q{number}")] + [pytest.mark.slow] * (number > IN_EVERY_RUN),
+        )
+        for number, case in enumerate(CASES, 1)
     ],
 )
 def test_probes_get_the_answers_of_the_case(case: Mapping[str, Any], apply: Apply, prober: Prober) -> None:
@@ -169,6 +185,7 @@ def becomes(prober: Prober, probe: Probe, *, passes: bool, within_s: float, what
 
 
 @pytest.mark.parametrize("target", ["x/b", "x/c"], ids=["same node", "other node"])
+@pytest.mark.row("P1")
 def test_a_policy_is_in_force_within_a_second(target: str, lab: Lab, apply: Apply, prober: Prober) -> None:
     probe = one_probe("x/a", target)
     assert prober.passing([probe], [probe])
@@ -181,6 +198,7 @@ def test_a_policy_is_in_force_within_a_second(target: str, lab: Lab, apply: Appl
     becomes(prober, probe, passes=True, within_s=IN_FORCE_S, what="the policy is no longer in force")
 
 
+@pytest.mark.row("P4")
 def test_labels_of_pods_and_namespaces_decide_as_they_are_now(lab: Lab, apply: Apply, prober: Prober) -> None:
     from_y, from_b = one_probe("y/c", "x/a"), one_probe("x/b", "x/a")
     peers = [
@@ -198,23 +216,43 @@ def test_labels_of_pods_and_namespaces_decide_as_they_are_now(lab: Lab, apply: A
 
 
 @pytest.mark.slow
-def test_a_pod_that_comes_is_isolated_from_its_first_moment(lab: Lab, apply: Apply) -> None:
-    """With another address each time; the client's probes begin before there is a server."""
-    apply(policy("deny", "x", podSelector={"matchLabels": {"pod": "new"}}))
+@pytest.mark.row("P8")
+@pytest.mark.parametrize("node", ["node1", "node2"])
+def test_a_pod_with_another_address_is_isolated_from_its_first_moment(node: str, lab: Lab, apply: Apply) -> None:
+    """Probes of the address begin before the pod has it; without a policy they get through."""
+    old, new = (documents(pod("x", name, node)) for name in ("old", "new"))
+    for manifest in (old, new):
+        lab.must("apply", "-f", "-", "--wait", stdin=manifest)
+    addresses = Prober(lab).addresses
+    first, second = addresses["x/old"], addresses["x/new"]
+    lab.must("delete", "pod", "old", "new", "-n", "x")
     try:
-        for number, node in enumerate(("node1", "node2")):
-            lab.must("apply", "-f", "-", "--wait", stdin=documents(pod("x", f"new{number}", node)))
-            relabelled = pod("x", f"new{number}", node)
-            relabelled["metadata"]["labels"]["pod"] = "new"
-            lab.must("delete", "pod", f"new{number}", "-n", "x")
-            lab.must("apply", "-f", "-", "--wait", stdin=documents(relabelled))
-            prober = Prober(lab)
-            denied, good = one_probe("x/a", f"x/new{number}"), one_probe("x/a", "x/c")
-            assert prober.passing([denied, good], [good]) == {good}
+        assert comes(lab, "x/new", first, new), "without a policy"
+        lab.must("delete", "pod", "new", "-n", "x")
+        lab.must("apply", "-f", "-", "--wait", stdin=old)
+        apply(policy("deny", "x", podSelector={"matchLabels": {"pod": "new"}}))
+        assert not comes(lab, "x/new", second, new)
+        assert lab.exec(node, "curl", "-s", "-m1", f"http://{second}/hostname").code == 0, "it serves its node"
     finally:
-        lab.must("delete", "pod", "new0", "new1", "-n", "x")
+        lab.testbed("delete", "-f", "-", stdin=old + new)
 
 
+def comes(lab: Lab, name: str, address: str, manifest: str) -> set[Probe]:
+    """Apply a pod that gets this address; return the probes from x/a that it answered in the meantime."""
+    prober = Prober(lab)
+    prober.addresses = {**prober.addresses, name: address}
+    found: set[Probe] = set()
+    with ThreadPoolExecutor(1) as workers:
+        applied = workers.submit(lab.must, "apply", "-f", "-", "--wait", stdin=manifest)
+        while not applied.done():
+            found |= prober.passing([one_probe("x/a", name)], margin_s=0.1)
+        applied.result()
+    found |= prober.passing([one_probe("x/a", name)], margin_s=ASKED_AGAIN_S)
+    assert Prober(lab).addresses[name] == address
+    return found
+
+
+@pytest.mark.row("P11")
 def test_a_node_reaches_its_own_pods_and_another_does_not(lab: Lab, apply: Apply, prober: Prober) -> None:
     apply(policy("deny", "x", podSelector={}, policyTypes=["Ingress", "Egress"]))
     urls = {name: f"http://{prober.addresses[name]}/hostname" for name in ("x/a", "x/c")}
@@ -236,6 +274,7 @@ def test_a_node_reaches_its_own_pods_and_another_does_not(lab: Lab, apply: Apply
 
 
 @pytest.mark.slow
+@pytest.mark.row("P11")
 def test_a_pod_with_its_nodes_network_is_a_node_to_policies(lab: Lab, apply: Apply, prober: Prober) -> None:
     spec = {"nodeName": "node1", "hostNetwork": True, "containers": [{"name": "shell", "image": "shell"}]}
     manifest = {**pod("x", "host", "node1"), "spec": spec}
@@ -293,6 +332,7 @@ def rules_are_there(lab: Lab) -> bool:
     return all(word in listed for word in ("ip daddr vmap @ingress4", "goto ingress-x_b", "@own4", "no ingress rule"))
 
 
+@pytest.mark.row("P6")
 def test_deleted_rules_are_restored(lab: Lab, apply: Apply, prober: Prober) -> None:
     apply(policy("deny", "x", podSelector={}))
     probe = one_probe("x/a", "x/b")
@@ -303,6 +343,7 @@ def test_deleted_rules_are_restored(lab: Lab, apply: Apply, prober: Prober) -> N
     assert "PoliciesRestored" in lab.must("events")
 
 
+@pytest.mark.row("P5")
 def test_policies_outlive_the_agent(lab: Lab, apply: Apply, prober: Prober) -> None:
     apply(policy("deny", "x", podSelector={}))
     denied = [one_probe("x/a", "x/b"), one_probe("x/a", "x/c"), one_probe("y/c", "x/a")]
@@ -316,6 +357,7 @@ def test_policies_outlive_the_agent(lab: Lab, apply: Apply, prober: Prober) -> N
 
 
 @pytest.mark.slow
+@pytest.mark.row("P7")
 def test_policies_are_there_after_a_reboot(lab: Lab, apply: Apply) -> None:
     apply(policy("deny", "x", podSelector={}))
     lab.must("fault", "node", "reboot", "node1")
@@ -327,6 +369,7 @@ def test_policies_are_there_after_a_reboot(lab: Lab, apply: Apply) -> None:
 
 
 @pytest.mark.parametrize("target", ["x/b", "x/c"], ids=["same node", "other node"])
+@pytest.mark.row("P9")
 def test_no_forged_packet_passes_a_default_deny(target: str, apply: Apply, prober: Prober) -> None:
     addresses = prober.addresses
     gateway = b"\x02\x42" + IPv4Address(f"{addresses['x/a'].rpartition('.')[0]}.1").packed
@@ -360,6 +403,7 @@ def plain_pods(addresses: Mapping[str, str]) -> dict[str, PlainPod]:
     [range(4), pytest.param(range(4, 200), marks=[pytest.mark.slow, pytest.mark.timeout(1500)])],
     ids=["few", "many"],
 )
+@pytest.mark.row("P3")
 def test_random_policies_agree_with_probes_and_with_testbed(seeds: range, lab: Lab, prober: Prober) -> None:
     pods = plain_pods(prober.addresses)
     for seed in seeds:

@@ -101,6 +101,7 @@ EVERYONE = {(source, target) for source in SOURCES for target in ("echo1", "echo
 FRIEND = {("friend", "echo1"), ("friend", "echo2")}
 
 
+@pytest.mark.row("P10")
 def test_a_policy_is_enforced_by_every_backend_and_data_path(lab: Lab) -> None:
     assert reached(lab, 4) == EVERYONE
     lab.must("apply", "-f", "-", "--wait", stdin=POLICY)
@@ -113,6 +114,7 @@ def test_a_policy_is_enforced_by_every_backend_and_data_path(lab: Lab) -> None:
     assert reached(lab, 4) == EVERYONE
 
 
+@pytest.mark.row("P10")
 def test_a_policy_is_enforced_by_either_family(dual: Lab) -> None:
     """Neighbours of one bridge still find each other, which IPv6 does by packets that pass the rules."""
     assert [reached(dual, family) for family in (4, 6)] == [EVERYONE, EVERYONE]
