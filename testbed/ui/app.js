@@ -14,7 +14,7 @@ const TYPE_SIZES = [14, 17, 20, 24];
 const HINT = "Click two pods to send a packet. Space plays, ← → step, wheel zooms, drag pans; t type, d dark, f path, 0 all.";
 const calm = matchMedia("(prefers-reduced-motion: reduce)").matches;
 
-const state = { rates: {}, ports: {}, pods: [], services: [], texts: [], chosen: null, thing: null, way: null, whole: null, view: null };
+const state = { edges: "", rates: {}, ports: {}, pods: [], services: [], texts: [], chosen: null, thing: null, way: null, whole: null, view: null };
 const player = { at: 0, part: 0, playing: false, drawn: 0, speed: 1 }; // at: number of the hop in the list, from 0
 
 // --- small things -------------------------------------------------------------------------------------------------
@@ -133,11 +133,13 @@ async function showPolicies() {
   }
   const svg = picture();
   if (!svg || pod !== state.chosen) return;
-  svg.querySelectorAll("g.policies").forEach((old) => old.remove());
   // A picture of another size has another layout.
-  if (!answer || state.whole !== answer.viewBox) return;
+  const edges = answer && state.whole === answer.viewBox ? answer.edges : "";
+  if (edges === state.edges && Boolean(edges) === Boolean(svg.querySelector("g.policies"))) return;
+  state.edges = edges;
+  svg.querySelectorAll("g.policies").forEach((old) => old.remove());
   const holder = document.createElementNS(SVG, "svg");
-  holder.innerHTML = answer.edges;
+  holder.innerHTML = edges;
   svg.append(...holder.childNodes);
 }
 
@@ -710,3 +712,4 @@ setTheme(matchMedia("(prefers-color-scheme: dark)").matches);
 makeTabs();
 markChosen();
 listen();
+setInterval(() => state.chosen !== null && showPolicies(), 1000); // policies come and go without a message

@@ -53,6 +53,7 @@ EXAMPLES: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "ping": ("shell1", "shell2"),
         "policy": ("shell1", "shell2"),
         "restart agent": ("nosuch",),
+        "restart pod": ("nosuch",),
         "scale": ("deployment", "nosuch", "--replicas", "1"),
         "shell": ("shell1",),
         "soak": ("--replay", "/nonexistent"),
