@@ -20,7 +20,8 @@ TestbedError                 1: the requested action failed
 ├── NodeFailed               workloads/node_changes: begun, and not finished in its time
 ├── NotFit                   exercises/variant: the exercise cannot be made of this lab
 ├── NothingFree              cluster/service_addresses: every cluster IP or node port is taken
-└── OutputFailed             output/standard_streams: standard output cannot be written
+├── OutputFailed             output/standard_streams: standard output cannot be written
+└── WrongConflist            cni/conflist: a file of CNI plugins that cannot be executed
 
 The agent has a tree of its own (agent/errors). Other exceptions stay where they are raised: their callers handle them,
 or pytest shows them. What the kernel refuses is an OSError, with its reason.
