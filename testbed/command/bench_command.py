@@ -38,6 +38,7 @@ def bench(
     \b
     python   udp backend, one packet per system call
     native   udp backend, packets in bulk
+    kernel   udp backend, by the kernel (FOU), without a process on the way
     vxlan    plain kernel vxlan, built by hand
     none     no overlay: from node to node
     host-gw  plain routes between nodes, made by hand

@@ -113,7 +113,7 @@ def test_on_a_terminal_a_bar_shows_the_current_step() -> None:
 @pytest.mark.parametrize(
     ("words", "complaint"),
     [
-        (["--paths", "pyhton"], "no such path (got pyhton; want some of python,native,vxlan,none,host-gw)"),
+        (["--paths", "pyhton"], "no such path (got pyhton; want some of python,native,kernel,vxlan,none,host-gw)"),
         (["--plot", "bench.doc"], "--plot: no such format (got bench.doc; want a file .png, .svg, .pdf)"),
         (["--plot", "/no/such/bench.png"], "--plot: no such directory (got /no/such; want one that exists)"),
     ],
