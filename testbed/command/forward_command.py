@@ -43,7 +43,7 @@ def forward(words: tuple[str, ...], namespace: str | None, lab: str | None) -> i
     record = find_lab(lab)
     with contextlib.suppress(KeyboardInterrupt), contextlib.ExitStack() as until_the_end:
         # Created here, used in the lab: the lab has a socket of the host, and the host none of the lab.
-        listeners = [until_the_end.enter_context(_listen(one.local)) for one in ports]
+        listeners = [until_the_end.enter_context(_listening(one.local)) for one in ports]
         relays = []
         for listener, (_, remote) in zip(listeners, ports, strict=True):
             connection = until_the_end.enter_context(LabConnection(record))
@@ -58,11 +58,19 @@ def forward(words: tuple[str, ...], namespace: str | None, lab: str | None) -> i
     return 0
 
 
-def _listen(port: int) -> socket.socket:
+@contextlib.contextmanager
+def _listening(port: int) -> Iterator[socket.socket]:
     try:
-        return socket.create_server((LOOPBACK, port), backlog=BACKLOG)
+        listener = socket.create_server((LOOPBACK, port), backlog=BACKLOG)
     except OSError as error:
         raise TestbedError(f"{LOOPBACK}:{port}: cannot listen ({error.strerror}; want a free port)") from error
+    with listener:
+        try:
+            yield listener
+        finally:
+            # The relay in the lab has the socket too, and would keep the port open for a moment.
+            with contextlib.suppress(OSError):
+                listener.shutdown(socket.SHUT_RDWR)
 
 
 def _first_end(relays: Sequence[Iterator[Message]]) -> TestbedError:

@@ -8,10 +8,13 @@ process of the host ever has a socket of the lab, and both processes end togethe
 
 import asyncio
 import contextlib
+import errno
+import os
 import socket
 import struct
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 CONNECT_TIMEOUT_S = 5.0
 CHUNK_BYTES = 64 * 1024
@@ -33,8 +36,17 @@ async def serve(listener: socket.socket, targets: Sequence[Target]) -> None:
         for one in (writer, far_writer):
             one.close()
 
+    asyncio.get_running_loop().set_exception_handler(end_with_the_listener)
     server = await asyncio.start_server(attend, sock=listener)
     await server.serve_forever()
+
+
+def end_with_the_listener(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """End the process when `testbed forward` has shut the listening socket down: accept(2) then fails with EINVAL."""
+    failure = context.get("exception")
+    if isinstance(failure, OSError) and failure.errno == errno.EINVAL:
+        os._exit(0)
+    loop.default_exception_handler(context)
 
 
 async def connect(targets: Sequence[Target]) -> tuple[asyncio.StreamReader, asyncio.StreamWriter] | str:
