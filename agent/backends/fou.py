@@ -55,7 +55,7 @@ class FouPlan:
         return tuple(OverlayDevice(name, 4) for name in (self._base, *sorted(self._peers)))
 
     def lease_attrs(self) -> LeaseAttrs:
-        """Return our address; find out early what the kernel lacks."""
+        """Return our address; find out early what the kernel does not have."""
         missing = [why] if (why := self._ports.why_missing()) else []
         try:
             self._kernel.converge(Wanted(links=(self._base_link(),)))

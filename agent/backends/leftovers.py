@@ -49,7 +49,7 @@ def remove_kernel_path(kernel: Kernel, network: IPNetwork, keep: Collection[str]
     ours = [link for link in fou if _fou_port(link) not in others and link.name.startswith(("flannel", PEER_DEVICES))]
     if not ours:
         return
-    # Nobody else needs these.
+    # Imported here: only this path of udp needs them.
     from agent.backends.fou_rules import remove_rules
     from agent.kernel.fou import FouPorts
 

@@ -71,7 +71,7 @@ class FouPorts:
         with suppress(EnvironmentMissing):
             self.ports()
             return None
-        # The kernel loads it for nobody: it has no alias for its family.
+        # The kernel does not load it on demand: it has no alias for its family.
         modprobe = shutil.which("modprobe", path=SYSTEM_PATH)
         if modprobe is not None and subprocess.run([modprobe, "--quiet", "fou"], check=False).returncode == 0:
             self._kernel.journal.record(["modprobe", "fou"], "the kernel unpacks the datagrams of peers")

@@ -206,7 +206,7 @@ class _Forwarding:
             self._forget(stream)
 
     def _forget(self, stream: int) -> None:
-        """Drop what a connection has not taken: whoever waits to add to it holds up every connection."""
+        """Drop what a connection has not taken: a thread that waits to add to it delays every connection."""
         queue = self._writers.pop(stream)
         while not queue.empty():
             queue.get_nowait()

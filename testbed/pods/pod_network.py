@@ -273,7 +273,7 @@ def _wanted_port(host: PodHost, pod: str, address: IPv4Address, ipv6: IPv6Interf
 
 
 def wanted_in_any_pod(pod: str) -> Wanted:
-    """Return what every pod's network namespace has, whoever makes its link."""
+    """Return what every pod's network namespace has, whichever code makes its link."""
     why = f"inside pod {pod}"
     low_ports = WantedSysctl(
         "net.ipv4.ip_unprivileged_port_start",
