@@ -4,7 +4,6 @@ pyroute2 does not speak this family; constants: linux/fou.h.
 """
 
 import errno
-import os
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -21,8 +20,6 @@ from agent.kernel.kernel import Kernel
 from agent.kernel.read import ALREADY_GONE
 
 T = TypeVar("T")
-
-SYSTEM_PATH = os.environ.get("PATH", os.defpath) + ":/usr/sbin:/sbin"
 
 ADD, DELETE, GET = 1, 2, 3  # FOU_CMD_*
 VERSION, IPV4, DIRECT = 1, 2, 1  # FOU_GENL_VERSION, AF_INET, FOU_ENCAP_DIRECT
@@ -72,7 +69,7 @@ class FouPorts:
             self.ports()
             return None
         # The kernel does not load it on demand: it has no alias for its family.
-        modprobe = shutil.which("modprobe", path=SYSTEM_PATH)
+        modprobe = shutil.which("modprobe") or shutil.which("modprobe", path="/usr/sbin:/sbin")
         if modprobe is not None and subprocess.run([modprobe, "--quiet", "fou"], check=False).returncode == 0:
             self._kernel.journal.record(["modprobe", "fou"], "the kernel unpacks the datagrams of peers")
         try:
