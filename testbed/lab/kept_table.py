@@ -15,18 +15,15 @@ NEVER = -1
 """No generation has this number."""
 
 
-class TableRefused(Exception):
+class TableRefused(OSError):
     """nft or the kernel refused a table; the message is theirs."""
 
 
 class KeptTable:
     """Keeps a table equal to the wanted one. For one thread at a time, which the caller ensures."""
 
-    def __init__(
-        self, node: str, rules: "RulesWatch", journal: Journal, skeleton: str, base_rules: Mapping[str, int]
-    ) -> None:
+    def __init__(self, rules: "RulesWatch", journal: Journal, skeleton: str, base_rules: Mapping[str, int]) -> None:
         """`rules` are the node's; `base_rules`: how many rules each chain of the skeleton has."""
-        self._node = node
         self._rules = rules
         self._pid = rules.pid
         self._journal = journal
@@ -56,7 +53,7 @@ class KeptTable:
     def repair(self, why: str) -> bool:
         """Restore the whole table if another program changed it; return whether it had to.
 
-        Worth a call when the node's rules have changed. Raises TableRefused and OSError.
+        Worth a call when the node's rules have changed. Raises OSError.
         """
         there = self._there
         if there is None or self._is_whole(there):
@@ -107,7 +104,7 @@ class KeptTable:
         self._there = None
         # The caller's other tables may not have been checked yet.
         self._rules.expect_change()
-        return TableRefused(f"{self._node}: {why}")
+        return TableRefused(why)
 
 
 class RulesWatch:

@@ -58,14 +58,11 @@ Sender = tuple[str, frozenset[IPAddress]]
 class PodGuard:
     """The rules of one node. Methods may be called from several threads."""
 
-    def __init__(
-        self, node: str, pid: int, journal: Journal, pods: str, servers: Collection[IPv4Address], *, dns: bool
-    ) -> None:
+    def __init__(self, pid: int, journal: Journal, pods: str, servers: Collection[IPv4Address], *, dns: bool) -> None:
         """`pid` is a process in the node's namespaces, `servers` the machines that run etcd.
 
         `pods` is the interface that pods' packets come in by, or `!= NAME` for all but one.
         """
-        self._node = node
         self._journal = journal
         self._rules = RulesWatch(pid)
         self._turn = threading.Lock()
@@ -102,13 +99,8 @@ class PodGuard:
         Raises OSError.
         """
         with self._turn:
-            try:
-                # Both are checked.
-                restored = self._rules.moved() and any(
-                    [one.repair(WHY_REPAIR) for one in (self._ports, self._underlay)]
-                )
-            except TableRefused as failure:
-                raise OSError(str(failure)) from failure
+            # Both are checked.
+            restored = self._rules.moved() and any([one.repair(WHY_REPAIR) for one in (self._ports, self._underlay)])
             self._write()
             return restored
 
@@ -121,13 +113,10 @@ class PodGuard:
                 table.put(wanted, why, why)
             except TableRefused:
                 # Another program changed the table; the second call writes all of it.
-                try:
-                    table.put(wanted, why, why)
-                except TableRefused as failure:
-                    raise OSError(str(failure)) from failure
+                table.put(wanted, why, why)
 
     def _kept(self, skeleton: str, base_rules: Mapping[str, int]) -> KeptTable:
-        return KeptTable(self._node, self._rules, self._journal, skeleton, base_rules)
+        return KeptTable(self._rules, self._journal, skeleton, base_rules)
 
 
 # The content of the tables. Pure.

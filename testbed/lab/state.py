@@ -24,14 +24,14 @@ from testbed.lab.configs import Configs
 from testbed.lab.etcd import EtcdMember
 from testbed.lab.events import Events
 from testbed.lab.forwarding import missing_forwarding, seen_in_kernel
-from testbed.lab.guard_repair import GuardRepair
 from testbed.lab.kernel_forwarding import Passage
 from testbed.lab.link_watch import LinkWatch
 from testbed.lab.namespaces import Namespaces
 from testbed.lab.node import BRIDGE, LabNode, parent_of_agents, uplink_of
+from testbed.lab.node_rules import NodeRules
 from testbed.lab.nodes import Nodes
 from testbed.lab.notices import Notices
-from testbed.lab.pod_guard import PodGuard
+from testbed.lab.pod_guard import WHY_REPAIR, PodGuard
 from testbed.lab.pods import Pods
 from testbed.lab.registry import LabRegistry
 from testbed.lab.underlay import LabUnderlay
@@ -72,7 +72,9 @@ class LabState:
         )
         self.namespaces: Final = Namespaces(cluster.namespaces, self.pods.changed)
         self.link_watch: Final = LinkWatch()
-        self.guard_repair: Final = GuardRepair(self.nodes, self.events)
+        self.guard_rules: Final = NodeRules(
+            self.nodes, self.events, WHY_REPAIR, restored="PodGuardRestored", failed="PodGuardNotRestored"
+        )
         self.notices: Final = Notices()
         """Receives the readiness of agents."""
 
@@ -145,7 +147,6 @@ class LabState:
             pid=machine.pid,
             kernel=machine.kernel,
             guard=PodGuard(
-                name,
                 machine.pid,
                 machine.kernel.journal,
                 # Plugins may link pods in any way; what comes in by the uplink is not from a pod.

@@ -1,10 +1,9 @@
 """The desired NetworkPolicies of a running lab; keeps every node's tables in line with pods and namespaces."""
 
 import threading
-import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from ipaddress import ip_address
 
 from agent.kernel.values import IPAddress
@@ -16,14 +15,14 @@ from testbed.lab.events import Events
 from testbed.lab.kept_table import KeptTable, RulesWatch, TableRefused
 from testbed.lab.namespaces import Namespaces
 from testbed.lab.node import LabNode
+from testbed.lab.node_rules import NodeRules
 from testbed.lab.nodes import Nodes
 from testbed.lab.pods import Pods
 from testbed.pods.pod import Pod
 from testbed.policies import tables
 from testbed.policies.world import PROTOCOLS, NamedPort, PolicyPod, World, cluster_dns
 
-REPAIR_EVERY_S = 1.0
-WORKERS = 4
+CHECK_EVERY_S = 1.0
 WHY_FIRST = "NetworkPolicies isolate pods of this node"
 WHY_LATER = "NetworkPolicies, pods or namespaces changed"
 WHY_REPAIR = "another program changed the rules of NetworkPolicies"
@@ -36,7 +35,6 @@ class Policies:
         self._nodes = nodes
         self._pods = pods
         self._namespaces = namespaces
-        self._events = events
         self._has_dns = has_dns
         self.deciding = threading.RLock()
         """Held while `applied` is read and changed."""
@@ -49,10 +47,8 @@ class Policies:
         self._enforced = 0
         """The revision that all nodes have."""
         self._nodes_tables: Mapping[str, NodeTables] = {}
-        self._failures: dict[str, str] = {}
-        """Node → why its tables are wrong."""
         self._enforcing = threading.Lock()
-        self._workers = ThreadPoolExecutor(WORKERS, "policies")
+        self._rules = NodeRules(nodes, events, WHY_REPAIR, restored="PoliciesRestored", failed="PoliciesNotEnforced")
 
     def want(self, policies: Sequence[NetworkPolicy]) -> None:
         """Set the desired policies; nodes enforce them from `start` on."""
@@ -64,7 +60,7 @@ class Policies:
         """Enforce policies on every node from now on, before any pod there is linked to it."""
         self._pods.before_link = self.admit
         self._pods.changed.subscribe("policies", self.enforce)
-        threading.Thread(target=self._repair_loop, name="policies", daemon=True).start()
+        self._rules.start(CHECK_EVERY_S, lambda: self._nodes_tables.items(), self.enforce)
 
     def put(self, policy: NetworkPolicy) -> None:
         """Set this policy, and enforce it soon."""
@@ -103,12 +99,11 @@ class Policies:
                 self._nodes_tables[name].pid != node.pid for name, node in nodes.items()
             ):
                 self._nodes_tables = {name: self._tables_of(node) for name, node in nodes.items()}
-            failures = {}
+            writes = []
             if self.applied or any(one.is_there for one in self._nodes_tables.values()):
                 world = self.world()
-                done = {name: self._workers.submit(one.put, world) for name, one in self._nodes_tables.items()}
-                failures = {name: why for name, one in done.items() if (why := _failure(one.result))}
-            self._report(failures)
+                writes = [(name, partial(one.put, world)) for name, one in self._nodes_tables.items()]
+            self._rules.write(writes)
             self._enforced = revision
 
     def admit(self, node: LabNode) -> None:
@@ -127,33 +122,12 @@ class Policies:
         """Return what is missing on nodes, one line each; empty if all enforce the policies."""
         if self._enforced < self._revision:
             return ["every node: network policies are not enforced yet"]
-        return list(self._failures.values())
+        return list(self._rules.failures.values())
 
     def _tables_of(self, node: LabNode) -> "NodeTables":
         """Return the tables of a node: another machine of the same name has its own."""
         before = self._nodes_tables.get(node.name)
         return before if before is not None and before.pid == node.pid else NodeTables(node)
-
-    def _report(self, found: Mapping[str, str]) -> None:
-        failures = {name: why for name, why in found.items() if name in self._nodes}
-        for name, why in failures.items():
-            if self._failures.get(name) != why:
-                self._events.note("Warning", f"node/{name}", "PoliciesNotEnforced", why)
-        self._failures = failures
-
-    def _repair_loop(self) -> None:
-        while True:
-            time.sleep(REPAIR_EVERY_S)
-            if self._failures:
-                self.enforce()
-            for name, one in list(self._nodes_tables.items()):
-                try:
-                    repaired = one.repair()
-                except (TableRefused, OSError) as failure:
-                    self._report({**self._failures, name: str(failure)})
-                    continue
-                if repaired:
-                    self._events.note("Warning", f"node/{name}", "PoliciesRestored", f"{WHY_REPAIR}; restored them")
 
 
 class NodeTables:
@@ -164,8 +138,8 @@ class NodeTables:
         self._node = node.name
         self._rules = RulesWatch(node.pid)
         journal = node.kernel.journal
-        self._inet = KeptTable(node.name, self._rules, journal, tables.SKELETON, tables.BASE_RULES)
-        self._bridge = KeptTable(node.name, self._rules, journal, tables.BRIDGE_SKELETON, tables.BRIDGE_BASE_RULES)
+        self._inet = KeptTable(self._rules, journal, tables.SKELETON, tables.BASE_RULES)
+        self._bridge = KeptTable(self._rules, journal, tables.BRIDGE_SKELETON, tables.BRIDGE_BASE_RULES)
         self._turn = threading.Lock()
 
     @property
@@ -174,13 +148,13 @@ class NodeTables:
         return self._inet.is_there
 
     def put(self, world: World) -> None:
-        """Write both tables for this world. Raises TableRefused and OSError."""
+        """Write both tables for this world. Raises OSError."""
         with self._turn:
             self._bridge.put(tables.wanted_on_bridge(world, self._node), WHY_FIRST, WHY_LATER)
             self._inet.put(tables.wanted(world, self._node), WHY_FIRST, WHY_LATER)
 
     def repair(self) -> bool:
-        """Restore what another program changed; return whether it had to. Raises TableRefused and OSError."""
+        """Restore what another program changed; return whether it had to. Raises OSError."""
         with self._turn:
             if not self.is_there or not self._rules.moved():
                 return False
@@ -219,11 +193,3 @@ def _addresses_of(node: LabNode) -> Iterable[IPAddress]:
         yield from (node.subnet.network_address, node.gateway)
         if node.ipv6_subnet is not None:
             yield from (node.ipv6_subnet.network_address, node.ipv6_subnet.network_address + 1)
-
-
-def _failure(result: Callable[[], None]) -> str:
-    try:
-        result()
-    except (TableRefused, OSError) as failure:
-        return str(failure)
-    return ""

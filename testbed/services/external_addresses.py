@@ -9,10 +9,10 @@ from ipaddress import IPv4Address, IPv4Network
 from agent.kernel.values import Route
 from testbed.cluster.service import Service
 from testbed.cluster.service_addresses import NothingFree
+from testbed.cluster.underlay_plan import GATEWAY
 from testbed.lab.node import LabNode
 from testbed.lab.underlay import LabUnderlay
 
-GATEWAY = "gw"
 UPPER_HALF = 2
 """Machines get the lower addresses."""
 

@@ -3,13 +3,15 @@
 import threading
 from collections.abc import Iterable
 
-from agent.kernel.kernel import Kernel, NetlinkError
+from agent.kernel.kernel import Kernel
 from agent.kernel.values import IPNetwork
-from testbed.lab.kept_table import KeptTable, RulesWatch, TableRefused
+from testbed.lab.kept_table import KeptTable, RulesWatch
 from testbed.processes.namespaces import in_network_of
 from testbed.services.endpoints import HostPort
 from testbed.services.rules import Everywhere, skeleton, wanted
 from testbed.services.udp_flows import FlowNode, Key, Translations, on_node, unsettled
+
+WHY_REPAIR = "another program changed the rules of Services"
 
 
 class Programmer:
@@ -22,7 +24,7 @@ class Programmer:
         self._pod_network = pod_network
         self._kernel = kernel
         self._rules = RulesWatch(pid)
-        self._table = KeptTable(node, self._rules, kernel.journal, skeleton(pod_network), BASE_RULES)
+        self._table = KeptTable(self._rules, kernel.journal, skeleton(pod_network), BASE_RULES)
         self._translations: Translations = {}
         """UDP translations of the current table."""
         self._unsettled: frozenset[Key] = frozenset()
@@ -53,7 +55,7 @@ class Programmer:
             if self._just_settled:
                 self._forget_flows(self._just_settled)
                 self._just_settled = frozenset()
-            if not self._rules.moved() or not self._table.repair("another program changed the rules of Services"):
+            if not self._rules.moved() or not self._table.repair(WHY_REPAIR):
                 return False
             self._unsettled |= self._translations.keys()
             self._settle()
@@ -69,16 +71,13 @@ class Programmer:
     def _forget_flows(self, keys: frozenset[Key]) -> None:
         """Make the kernel forget the UDP flows of these keys that the current table would translate differently.
 
-        Raises OSError and TableRefused.
+        Raises OSError and NetlinkError.
         """
         # Imported here: without UDP it is not needed, and it loads much.
         from agent.kernel.conntrack import forget_flows, words
 
         version = self._pod_network.version
-        try:
-            node = FlowNode(self._translations, self._kernel.own_addresses(version), self._pod_network)
-        except NetlinkError as error:
-            raise TableRefused(f"{self.node}: {error}") from error
+        node = FlowNode(self._translations, self._kernel.own_addresses(version), self._pod_network)
         ports = frozenset(port for _, port in keys)
         forgotten = in_network_of(
             self.pid, lambda: forget_flows(version, lambda flow: node.is_stale(flow, keys), ports)

@@ -1,29 +1,27 @@
 """The Services of a running lab: desired ones with their numbers; keeps every node's table in line with pods."""
 
 import threading
-import time
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from ipaddress import IPv4Address, IPv4Network, IPv6Address
 
-from agent.errors import AgentError
 from agent.kernel.values import Family, IPNetwork
 from agent.netconfig.config import NetworkConfig
 from testbed.cluster.object_key import ObjectKey
 from testbed.cluster.service import Service
 from testbed.cluster.service_addresses import allocate, number
+from testbed.cluster.underlay_plan import GATEWAY
 from testbed.lab.clock import now
 from testbed.lab.events import Events
-from testbed.lab.kept_table import TableRefused
+from testbed.lab.node_rules import NodeRules
 from testbed.lab.nodes import Nodes
 from testbed.lab.pods import Pods
 from testbed.services.endpoints import HostPort, PodFacts, bind, host_ports
-from testbed.services.external_addresses import GATEWAY, ExternalAddresses
-from testbed.services.programmer import Programmer
+from testbed.services.external_addresses import ExternalAddresses
+from testbed.services.programmer import WHY_REPAIR, Programmer
 from testbed.services.rules import everywhere
 
-REPAIR_EVERY_S = 1.0
-WORKERS = 4
+CHECK_EVERY_S = 1.0
 
 
 class Services:
@@ -36,7 +34,6 @@ class Services:
         self._nodes = nodes
         self._pods = pods
         self._network = network
-        self._events = events
         self.deciding = threading.RLock()
         """Held while `applied` is read and changed."""
         self.applied: dict[ObjectKey, Service] = {}
@@ -51,10 +48,8 @@ class Services:
         """The revision that all nodes have."""
         self._programmers: dict[tuple[str, Family], Programmer] = {}
         """By node and family."""
-        self._failures: dict[str, str] = {}
-        """Node → why its table is wrong."""
         self._programming = threading.Lock()
-        self._workers = ThreadPoolExecutor(WORKERS, "services")
+        self._rules = NodeRules(nodes, events, WHY_REPAIR, restored="ServicesMended", failed="ServicesNotProgrammed")
 
     def want(self, services: Sequence[Service]) -> None:
         """Want these, and allocate their numbers; nodes are programmed from `start` on."""
@@ -68,7 +63,9 @@ class Services:
     def start(self) -> None:
         """Program every node, and keep doing so."""
         self._pods.changed.subscribe("services", self.program)
-        threading.Thread(target=self._repair_loop, name="services", daemon=True).start()
+        self._rules.start(
+            CHECK_EVERY_S, lambda: ((name, one) for (name, _), one in self._programmers.items()), self.program
+        )
 
     def put(self, service: Service) -> None:
         """Want this Service, and program nodes soon. Raises NothingFree and then changes nothing."""
@@ -138,22 +135,16 @@ class Services:
                 for name, node in nodes.items()
                 for family, network in networks.items()
             }
-            tables = {
-                (name, family): self._workers.submit(one.program, common[family], self._host_ports(name, pods, family))
-                for (name, family), one in self._programmers.items()
-            }
-            failures = {}
-            for (name, _), done in tables.items():
-                try:
-                    done.result()
-                except (TableRefused, OSError) as failure:
-                    failures[name] = str(failure)
-            try:
-                outside = [one for service in self.numbered.values() if (one := service.external_address)]
-                self._external.route(outside, nodes.values())
-            except (AgentError, OSError) as failure:
-                failures[GATEWAY] = f"{GATEWAY}: {failure}"
-            self._report(failures)
+            outside = [one for service in self.numbered.values() if (one := service.external_address)]
+            self._rules.write(
+                [
+                    *(
+                        (name, partial(one.program, common[family], self._host_ports(name, pods, family)))
+                        for (name, family), one in self._programmers.items()
+                    ),
+                    (GATEWAY, partial(self._external.route, outside, nodes.values())),
+                ]
+            )
             self._programmed = revision
 
     def _host_ports(self, node: str, pods: Sequence[PodFacts], family: Family) -> tuple[HostPort, ...]:
@@ -168,27 +159,4 @@ class Services:
         waiting = [
             f"{name}: services are not programmed yet" for name in self._nodes if (name, 4) not in self._programmers
         ]
-        return waiting or list(self._failures.values())
-
-    def _report(self, found: Mapping[str, str]) -> None:
-        # A node that is being deleted is no failure.
-        failures = {name: why for name, why in found.items() if name in self._nodes or name == GATEWAY}
-        for name, why in failures.items():
-            if self._failures.get(name) != why:
-                self._events.note("Warning", f"node/{name}", "ServicesNotProgrammed", why)
-        self._failures = dict(failures)
-
-    def _repair_loop(self) -> None:
-        while True:
-            time.sleep(REPAIR_EVERY_S)
-            if self._failures:
-                self.program()
-            for (name, _), programmer in list(self._programmers.items()):
-                try:
-                    repaired = programmer.repair()
-                except (TableRefused, OSError) as failure:
-                    self._report({**self._failures, name: str(failure)})
-                    continue
-                if repaired:
-                    why = "another program changed the rules of Services; restored them"
-                    self._events.note("Warning", f"node/{name}", "ServicesMended", why)
+        return waiting or list(self._rules.failures.values())

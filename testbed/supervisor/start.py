@@ -27,6 +27,7 @@ USUAL_NODES = 50
 """The limits are for up to this many nodes; more get more time."""
 POLL_S = 0.05
 LATE_POLL_S = 0.5
+GUARDS_EVERY_S = 3.0
 NAMED = 3
 """Limit of names listed for the same reason."""
 STARTERS = 4
@@ -113,7 +114,7 @@ class LabStart:
         lab.policies.start()
         state.pods.watch()
         state.link_watch.start()
-        state.guard_repair.start()
+        state.guard_rules.start(GUARDS_EVERY_S, lambda: ((one.name, one.guard) for one in state.nodes.values()))
         lab.names.follow()
         now = [pod for node in state.nodes.values() if node.expected for pod in state.pods.on(node.name)]
         self._start_all(now)

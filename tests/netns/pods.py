@@ -134,7 +134,7 @@ class PodNode:
             self.kernel.converge(bridge(self.bridge, mtu=self.overlay_mtu, mac=BRIDGE_MAC))
             self.kernel.ensure_addresses(self.bridge, [IPv4Interface("10.0.46.1/24")], "test")
             self.kernel.set_up(self.bridge, "test")
-            self.guard = PodGuard(self.name, holder.pid, SilentJournal(), self.bridge, [], dns=False)
+            self.guard = PodGuard(holder.pid, SilentJournal(), self.bridge, [], dns=False)
             self._undo = undo.pop_all()
         return self
 
