@@ -1,7 +1,6 @@
 """Clients' operations on objects: get, list, watch, create, replace, patch and delete."""
 
 import asyncio
-import json
 import re
 from collections.abc import AsyncGenerator, Callable, Mapping
 from dataclasses import dataclass, replace
@@ -14,6 +13,7 @@ from testbed.api.resources import RESOURCES, ApiPlace, Resource
 from testbed.api.selection import selection
 from testbed.api.store import Collection, ObjectChange, Versions
 from testbed.cluster.kinds import NODE
+from testbed.control.wire import WrittenOnce
 from testbed.errors import TestbedError
 
 Object = dict[str, Any]
@@ -304,4 +304,4 @@ def _unchangeable(place: ApiPlace, verb: str) -> Failure:
 
 def compact(body: Mapping[str, Any]) -> bytes:
     """Return JSON in its wire form."""
-    return json.dumps(body, separators=(",", ":")).encode()
+    return WrittenOnce(body).text.encode()

@@ -9,12 +9,12 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
-from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
 
 from testbed.api.failure import Failure
 from testbed.api.resources import Resource
+from testbed.control.wire import WrittenOnce
 from testbed.errors import TestbedError
 
 Object = dict[str, Any]
@@ -71,19 +71,32 @@ class Collection:
         self._ask = ask
         self._versions = versions
         self._objects: dict[str, Object] = {}
-        self._bare: dict[str, Object] = {}
+        self._answer: Sequence[Object] | None = None
         """The lab's last answer."""
+        self._bare: dict[str, Object] = {}
+        """The same by key."""
         self._changes: deque[ObjectChange] = deque(maxlen=HISTORY)
         self._forgotten = versions.last
         """The newest change that is no longer remembered."""
         self._looking = asyncio.Lock()
+        self._next: asyncio.Task[tuple[list[Object], int]] | None = None
+        """The next look, while it has not begun."""
         self._changed = asyncio.Condition()
         self._watchers = 0
         self._follower: asyncio.Task[None] | None = None
 
     async def look(self) -> tuple[list[Object], int]:
-        """Ask the lab; return the objects and their version. Raises TestbedError."""
+        """Ask the lab; return the objects and their version. Raises TestbedError.
+
+        Clients that ask while the lab is being asked share the next answer.
+        """
+        if self._next is None:
+            self._next = asyncio.create_task(self._look())
+        return await asyncio.shield(self._next)
+
+    async def _look(self) -> tuple[list[Object], int]:
         async with self._looking:
+            self._next = None
             found = await asyncio.to_thread(self._ask)
             self._take(found)
             version = self._versions.last
@@ -125,6 +138,9 @@ class Collection:
             await asyncio.sleep(max(PERIOD_S, COST_FACTOR * (time.monotonic() - began)))
 
     def _take(self, found: Sequence[Object]) -> None:
+        if found is self._answer:
+            return
+        self._answer = found
         bare = {_key(item): item for item in found}
         for key in [key for key in self._bare if _is_another(self._bare[key], bare.get(key))]:
             last = self._objects.pop(key)
@@ -133,10 +149,10 @@ class Collection:
         for key, item in bare.items():
             if self._bare.get(key) == item:
                 continue
-            fresh = deepcopy(item)
-            fresh["metadata"]["generation"] = self._generation(key, item)
-            if "observedGeneration" not in fresh.get("status", {}) and self.resource.group == "apps":
-                fresh["status"]["observedGeneration"] = fresh["metadata"]["generation"]
+            generation = self._generation(key, item)
+            fresh = {**item, "metadata": {**item["metadata"], "generation": generation}}
+            if self.resource.group == "apps":
+                fresh["status"] = {"observedGeneration": generation, **item["status"]}
             self._objects[key] = self._note(self._objects.get(key), fresh)
             self._bare[key] = item
         # In the lab's order.
@@ -152,7 +168,8 @@ class Collection:
 
     def _note(self, before: Object | None, item: Object, *, is_end: bool = False) -> Object:
         version = self._versions.next()
-        item = {**item, "metadata": {**item["metadata"], "resourceVersion": str(version)}}
+        metadata = WrittenOnce({**item["metadata"], "resourceVersion": str(version)})
+        item = WrittenOnce({**item, "metadata": metadata})
         if len(self._changes) == HISTORY:
             self._forgotten = self._changes[0].version
         self._changes.append(ObjectChange(version, before, item, is_end))

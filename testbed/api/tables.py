@@ -3,9 +3,11 @@
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any
 
 from testbed.cluster.columns import at, joined, selector_text
+from testbed.control.wire import WrittenOnce
 
 Object = Mapping[str, Any]
 Cell = Callable[[Object], object]
@@ -28,12 +30,9 @@ def table(kind: str, items: Sequence[Object], metadata: Object, *, whole: bool, 
     """Return a Table of objects of a kind; `whole`: with the full objects, not only their metadata."""
     shown = [*EVENT_COLUMNS] if kind == "Event" else [TableColumn("Name", NAME), *COLUMNS.get(kind, (AGE,))]
     rows = [
-        {
-            "cells": [_cell(column, item) for column in shown],
-            "object": item
-            if whole
-            else {"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": item["metadata"]},
-        }
+        WrittenOnce(
+            {"cells": tuple(_cell(column, item) for column in shown), "object": item if whole else _partial(item)}
+        )
         for item in items
     ]
     definitions = [
@@ -55,6 +54,10 @@ def table(kind: str, items: Sequence[Object], metadata: Object, *, whole: bool, 
     }
 
 
+def _partial(item: Object) -> Object:
+    return WrittenOnce({"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": item["metadata"]})
+
+
 def _cell(column: TableColumn, item: Object) -> object:
     value = column.cell(item)
     if column.type == "integer":
@@ -62,11 +65,14 @@ def _cell(column: TableColumn, item: Object) -> object:
     return NONE if value in (None, "") else str(value)
 
 
+_moment = lru_cache(maxsize=4096)(datetime.fromisoformat)
+
+
 def age(since: str | None, now: datetime | None = None) -> str:
     """Return how long ago a time was, in kubectl's form: 45s, 3m20s, 45m, 5h, 2d."""
     if not since:
         return "<unknown>"
-    seconds = max(0, int(((now or datetime.now(UTC)) - datetime.fromisoformat(since)).total_seconds()))
+    seconds = max(0, int(((now or datetime.now(UTC)) - _moment(since)).total_seconds()))
     if 120 <= seconds < 600 and seconds % 60:
         return f"{seconds // 60}m{seconds % 60}s"
     unit, length = next((unit, length) for unit, length, least in AGES if seconds >= least)

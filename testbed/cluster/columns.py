@@ -33,7 +33,7 @@ def at(*path: str) -> Callable[[Object], object]:
     def cell(item: Object) -> object:
         value: Any = item
         for key in path:
-            value = value.get(key) if isinstance(value, Mapping) else None
+            value = value.get(key) if isinstance(value, dict) else None
         return value
 
     return cell

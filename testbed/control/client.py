@@ -5,7 +5,7 @@ import json
 import os
 import socket
 import stat
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias, cast
@@ -23,6 +23,8 @@ CLUSTER_FILE = "cluster.yaml"
 NOT_YOURS = "belongs to another user (want: the same command with sudo)"
 RECORD_BYTES = 4096
 """More than any lab.json."""
+BUFFER_BYTES = 64 * 1024
+"""Read at a time: an answer may have megabytes."""
 
 
 class NoAnswer(TestbedError):
@@ -235,10 +237,16 @@ Message: TypeAlias = dict[str, Any]
 class LabConnection:
     """One request to a lab. Closing it, even by dying, ends everything that the request started."""
 
-    def __init__(self, lab: LabRecord, timeout_s: float | None = None) -> None:
-        """Connect; `timeout_s`: how long to wait for each message of the lab; None: indefinitely."""
+    def __init__(
+        self, lab: LabRecord, timeout_s: float | None = None, read: Callable[[bytes], Message] = json.loads
+    ) -> None:
+        """Connect; `timeout_s`: how long to wait for each message of the lab; None: indefinitely.
+
+        `read`: parses a line.
+        """
         check_protocol(lab, lab.protocol)
         self._lab = lab
+        self._read = read
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self._socket.settimeout(timeout_s)
         try:
@@ -268,11 +276,11 @@ class LabConnection:
             # Rejected already: the reason can still be read.
             with contextlib.suppress(BrokenPipeError):
                 send_line(self._socket, {"verb": question.name, "arguments": arguments}, descriptors)
-            with self._socket.makefile("rb") as lines:
+            with self._socket.makefile("rb", BUFFER_BYTES) as lines:
                 for line in lines:
                     if not line.endswith(b"\n"):
                         break
-                    message = json.loads(line)
+                    message = self._read(line)
                     if "error" in message:
                         raise TestbedError(message["error"], message["exit"])
                     check_protocol(self._lab, protocol_of(message))
@@ -284,6 +292,16 @@ class LabConnection:
         except ConnectionResetError:
             pass
         raise TestbedError("the lab ended before it answered, or gave up sending its answer")
+
+    def result(self, question: Question[AnswerT], descriptors: tuple[int, ...] = (), **arguments: object) -> AnswerT:
+        """Send the request and return its result. Raises TestbedError as `ask`."""
+        # If left to the garbage collector, its cleanup could swallow a Ctrl-C at that moment.
+        with contextlib.closing(self.ask(question, descriptors, **arguments)) as messages:
+            for message in messages:
+                if "result" in message:
+                    # The lab's end was checked to return this.
+                    return cast("AnswerT", message["result"])
+        raise TestbedError("the lab ended before it answered")
 
     def shutdown(self) -> None:
         """End the request while another thread waits for its messages."""
@@ -309,16 +327,8 @@ def ask(
     **arguments: object,
 ) -> AnswerT:
     """Send one request and return its result. Raises TestbedError; NoAnswer after `answer_within_s` seconds."""
-    with (
-        LabConnection(lab, answer_within_s) as connection,
-        # If left to the garbage collector, its cleanup could swallow a Ctrl-C at that moment.
-        contextlib.closing(connection.ask(question, descriptors, **arguments)) as messages,
-    ):
-        for message in messages:
-            if "result" in message:
-                # The lab's end was checked to return this.
-                return cast("AnswerT", message["result"])
-    raise TestbedError("the lab ended before it answered")
+    with LabConnection(lab, answer_within_s) as connection:
+        return connection.result(question, descriptors, **arguments)
 
 
 def ask_with_contents(

@@ -27,9 +27,39 @@ MAX_DESCRIPTORS = 3
 CONTROL_SOCKET = "control.sock"
 
 
+class WrittenOnce(dict[str, Any]):
+    """A JSON object that keeps its text, for what is sent many times; it must not change. A copy is a plain dict."""
+
+    __slots__ = ("_text",)
+    _text: str
+
+    @property
+    def text(self) -> str:
+        """Return its JSON; of parts that are written already, their text."""
+        try:
+            return self._text
+        except AttributeError:
+            self._text = f"{{{','.join(f'{_plain_text(name)}:{_text_of(value)}' for name, value in self.items())}}}"
+            return self._text
+
+    def __reduce__(self) -> tuple[type, tuple[dict[str, Any]]]:
+        return dict, (dict(self),)
+
+
+_plain_text = json.JSONEncoder(separators=(",", ":")).encode
+
+
+def _text_of(value: object) -> str:
+    if isinstance(value, WrittenOnce):
+        return value.text
+    if isinstance(value, list) and all(isinstance(one, WrittenOnce) for one in value):
+        return f"[{','.join(one.text for one in value)}]"
+    return _plain_text(value)
+
+
 def line_of(message: dict[str, Any]) -> bytes:
     """Return a message in its wire format."""
-    return json.dumps({"protocol": PROTOCOL, **message}, separators=(",", ":")).encode() + b"\n"
+    return WrittenOnce({"protocol": PROTOCOL, **message}).text.encode() + b"\n"
 
 
 def is_readable(descriptor: int, timeout_s: float) -> bool:

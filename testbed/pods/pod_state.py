@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Literal
 
 from testbed.processes.supervise import State
@@ -87,6 +88,7 @@ class PodStatus:
         return tuple(one for one in (self.address, self.ipv6_address) if one is not None)
 
 
+@lru_cache(maxsize=4096)
 def rfc3339(seconds: float) -> str:
     """Format seconds since the epoch as `2024-05-01T10:00:00Z`."""
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

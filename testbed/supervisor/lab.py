@@ -12,6 +12,7 @@ from testbed.lab.state import LabState
 from testbed.policies.policies import Policies
 from testbed.services.external_addresses import ExternalAddresses
 from testbed.services.services import Services
+from testbed.supervisor.kept_shapes import KeptShapes
 from testbed.workloads.config_controller import ConfigController
 from testbed.workloads.controller import Controller
 from testbed.workloads.daemon_set_controller import DaemonSetController
@@ -57,6 +58,7 @@ class Lab:
         self.secret_controller = ConfigController("Secret", state.configs)
         self.node_changes = NodeChanges(state, self.workloads, self.pod_controller)
         self.faults = ledger_of(state, self.names, self.services)
+        self.pod_shapes = KeptShapes()
         self._controllers: dict[str, Controller] = {}
         self.namespace_controller = NamespaceController(state.namespaces, self._controllers)
 

@@ -31,6 +31,8 @@ CGROUPS = Path("/run/cgroups")
 """Machines and containers have another /run."""
 RECORDS_MIB = 256
 """Addresses and container documents: 10 KiB per pod. Volumes and machines' files are separate."""
+SWITCH_INTERVAL_S = 0.001
+"""How long a thread that writes a long answer may keep others waiting at a time; Python's default is 5 ms."""
 log = logging.getLogger("testbed")
 
 
@@ -83,6 +85,7 @@ def main() -> None:
     """Run the lab; never returns before it ends."""
     rundir, progress_fd = Path(sys.argv[1]), int(sys.argv[2])
     limit_malloc_arenas()
+    sys.setswitchinterval(SWITCH_INTERVAL_S)
     os.set_inheritable(progress_fd, False)
     logging.basicConfig(
         level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(message)s", force=True

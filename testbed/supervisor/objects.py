@@ -17,7 +17,7 @@ from testbed.control.answers.objects import LeaseObject, LeaseSpec, NameObject, 
 from testbed.errors import EtcdFailed
 from testbed.lab.node import AgentState, LabNode
 from testbed.pods.pod import Pod
-from testbed.pods.pod_state import rfc3339
+from testbed.pods.pod_state import PodStatus, rfc3339
 from testbed.policies.policies import Policies
 from testbed.services.endpoints import endpoints_of
 from testbed.services.services import Services
@@ -36,7 +36,6 @@ from testbed.supervisor.shapes import (
     namespace_shape,
     network_policy_shape,
     node_shape,
-    pod_shape,
     service_shape,
 )
 from testbed.supervisor.status import node_status
@@ -76,15 +75,16 @@ def nodes(lab: Lab) -> list[Shape]:
 def pods(lab: Lab) -> list[Shape]:
     """Return every pod (`get pods`)."""
     identity = identity_of(lab)
-    return [pod_shape(identity, pod.manifest, pod.status(), _around(lab, pod)) for pod in lab.state.pods]
+    found = [(pod, pod.status()) for pod in lab.state.pods]
+    return [lab.pod_shapes.shape(identity, pod, status, _around(lab, pod, status)) for pod, status in found]
 
 
-def _around(lab: Lab, pod: Pod) -> PodSurroundings:
+def _around(lab: Lab, pod: Pod, status: PodStatus) -> PodSurroundings:
     times = lab.state.pods.times(pod)
     return PodSurroundings(
         created_at=pod.created_at,
         deleted_at=pod.deleted_at,
-        host_address=str(lab.state.nodes[pod.status().node].address),
+        host_address=str(lab.state.nodes[status.node].address),
         link=pod.host_end,
         written=pod.written_manifest(),
         owner=_reference(lab, lab.workloads.owner_of(pod.key)),

@@ -104,7 +104,7 @@ def test_a_table_has_kubectls_columns_and_a_cell_for_each() -> None:
     names = [column["name"] for column in found["columnDefinitions"] if not column["priority"]]
     assert names == ["Name", "Ready", "Status", "Restarts", "Age"]
     (row,) = found["rows"]
-    assert row["cells"][:5] == ["web", "1/2", "Running", "3", "<unknown>"]
+    assert row["cells"][:5] == ("web", "1/2", "Running", "3", "<unknown>")
     assert row["object"]["kind"] == "PartialObjectMetadata"
     assert found["metadata"]["resourceVersion"] == "7"
 

@@ -1,6 +1,7 @@
 """Objects with versions, made of a lab that has none."""
 
 import asyncio
+import threading
 from collections.abc import Sequence
 from typing import Any
 
@@ -8,8 +9,10 @@ import pytest
 
 from testbed.api import store
 from testbed.api.failure import Failure
+from testbed.api.lab import RepeatedAnswer
 from testbed.api.resources import BY_PATH
 from testbed.api.store import Collection, ObjectChange, Versions
+from testbed.errors import TestbedError
 
 PODS, DEPLOYMENTS = BY_PATH["", "v1", "pods"], BY_PATH["apps", "v1", "deployments"]
 
@@ -106,3 +109,55 @@ def test_a_watch_from_a_version_that_is_not_remembered_has_to_list_again(monkeyp
         assert (caught.value.code, caught.value.reason) == (410, "Expired")
 
     asyncio.run(scenario())
+
+
+def test_clients_that_ask_together_share_an_answer_that_was_asked_for_after_they_came() -> None:
+    async def scenario() -> tuple[int, list[str]]:
+        began, may_end, asked = threading.Event(), threading.Event(), list[int]()
+
+        def ask() -> Sequence[dict[str, Any]]:
+            asked.append(len(asked))
+            found = [_object(f"pod{len(asked)}")]
+            began.set()
+            may_end.wait(5)
+            return found
+
+        pods = Collection(PODS, ask, Versions())
+        first = asyncio.create_task(pods.look())
+        await asyncio.to_thread(began.wait, 5)
+        others = [asyncio.create_task(pods.look()) for _ in range(9)]
+        left = asyncio.create_task(pods.look())
+        await asyncio.sleep(0)
+        left.cancel()
+        may_end.set()
+        answers = await asyncio.gather(first, *others)
+        return len(asked), [found[0]["metadata"]["name"] for found, _ in answers]
+
+    assert asyncio.run(scenario()) == (2, ["pod1", *["pod2"] * 9])
+
+
+def test_a_look_that_failed_is_not_shared_with_clients_that_come_later() -> None:
+    async def scenario() -> None:
+        answers: list[Sequence[dict[str, Any]] | None] = [None, [_object("a")]]
+
+        def ask() -> Sequence[dict[str, Any]]:
+            found = answers.pop(0)
+            if found is None:
+                raise TestbedError("busy")
+            return found
+
+        pods = Collection(PODS, ask, Versions())
+        with pytest.raises(TestbedError):
+            await pods.look()
+        found, _ = await pods.look()
+        assert [one["metadata"]["name"] for one in found] == ["a"]
+
+    asyncio.run(scenario())
+
+
+def test_an_answer_that_was_there_before_is_not_parsed_again() -> None:
+    answer = RepeatedAnswer()
+    first = answer(b'{"result":[{"a":1}]}\n')
+    assert answer(b'{"result":[{"a":1}]}\n') is first
+    assert answer(b'{"result":[{"a":2}]}\n') == {"result": [{"a": 2}]}
+    assert answer(b'{"result":[{"a":1}]}\n') == first

@@ -1,6 +1,7 @@
 """The lab's control socket: whoever misbehaves is told and closed, and nobody else notices."""
 
 import array
+import copy
 import fcntl
 import json
 import os
@@ -20,7 +21,7 @@ from testbed.control import server as control
 from testbed.control.client import LabRecord, start_ticks
 from testbed.control.questions import STATUS, Question
 from testbed.control.server import ControlServer, Request, Verb
-from testbed.control.wire import CONTROL_SOCKET, LINE_LIMIT, PROTOCOL, is_readable, send_line
+from testbed.control.wire import CONTROL_SOCKET, LINE_LIMIT, PROTOCOL, WrittenOnce, is_readable, line_of, send_line
 from testbed.errors import EtcdFailed, TestbedError
 from tests.waiting import wait_until
 
@@ -272,3 +273,22 @@ def test_a_large_lab_waits_for_descriptors_that_select_does_not_take() -> None:
         theirs.send(b"x")
         assert is_readable(high.fileno(), 10)
     resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_what_is_written_once_reads_like_any_other_answer() -> None:
+    plain: dict[str, Any] = {"metadata": {"name": "a", "labels": {"ü": '"'}}, "spec": [1, None, True], "status": {}}
+    kept = WrittenOnce({**plain, "metadata": WrittenOnce(plain["metadata"])})
+    for _ in range(2):
+        for result in (kept, [kept, kept], [], [kept, plain], {"items": [kept]}):
+            assert json.loads(line_of({"result": result})) == {"protocol": PROTOCOL, "result": result}
+    assert line_of({"result": [kept]}) == line_of({"result": [plain]})
+
+
+@pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy, dict, lambda kept: {**kept}, lambda kept: kept | {}])
+def test_a_changed_copy_of_what_is_written_once_has_a_text_of_its_own(copied: Callable[[Any], Any]) -> None:
+    kept = WrittenOnce({"a": 1})
+    assert kept.text == '{"a":1}'
+    changed = copied(kept)
+    changed["a"] = 2
+    assert json.loads(line_of(changed))["a"] == 2
+    assert type(changed) is dict

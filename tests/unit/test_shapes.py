@@ -3,7 +3,7 @@
 from dataclasses import replace
 from datetime import UTC, datetime
 from ipaddress import IPv4Address
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -22,8 +22,10 @@ from testbed.cluster.replica_set import replica_set_of
 from testbed.cluster.service import Service
 from testbed.control.answers.lab import NodeStatus
 from testbed.control.answers.objects import DeploymentFacts, NodeOwnFacts, PodOwnFacts, ServiceOwnFacts
+from testbed.pods.pod import Pod
 from testbed.pods.pod_state import ContainerStatus, PodStatus
 from testbed.services.endpoints import Endpoint
+from testbed.supervisor.kept_shapes import KeptShapes
 from testbed.supervisor.owner_shapes import daemon_set_shape, deployment_shape, replica_set_shape
 from testbed.supervisor.shapes import (
     HostFacts,
@@ -379,3 +381,19 @@ def test_a_node_has_the_labels_that_a_node_selector_finds() -> None:
     labels = NODES["ready"]["metadata"]["labels"]
     assert labels == {**node_labels("node1"), "disk": "ssd"}
     assert NODES["ready"]["status"]["nodeInfo"]["architecture"] == labels["kubernetes.io/arch"]
+
+
+class _Pod:
+    manifest = POD
+
+
+def test_a_pod_is_written_again_only_after_a_change() -> None:
+    kept, one = KeptShapes(), cast("Pod", _Pod())
+    usual: dict[str, Any] = {"created_at": AT, "deleted_at": None, "host_address": "192.168.8.227", "link": "vethweb"}
+    first = kept.shape(LAB, one, status(), PodSurroundings(**usual))
+    assert kept.shape(LAB, one, status(), PodSurroundings(**usual)) is first
+    changed = kept.shape(LAB, one, status(ready=False), PodSurroundings(**usual))
+    assert changed == pod(status(ready=False))
+    ended = kept.shape(LAB, one, status(ready=False), PodSurroundings(**{**usual, "deleted_at": LATER}))
+    assert ended == pod(status(ready=False), deleted_at=LATER)
+    assert kept.shape(LAB, cast("Pod", _Pod()), status(), PodSurroundings(**usual)) is not first
