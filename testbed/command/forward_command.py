@@ -9,13 +9,12 @@ import click
 
 from testbed.cluster.kinds import NODE, POD, POD_OWNERS, SERVICE, no_such_kind
 from testbed.command.command_line import lab_option, namespace_option, verbs
+from testbed.command.loopback import LOOPBACK, listen
 from testbed.command.object_words import kind_named
 from testbed.control.client import LabConnection, Message, find_lab
 from testbed.control.questions import FORWARD
 from testbed.errors import TestbedError
 
-LOOPBACK = "127.0.0.1"
-BACKLOG = 128
 LAST_PORT = 65535
 TARGETS = (SERVICE, POD, NODE, *POD_OWNERS)
 USAGE = "want NAME [LOCAL:]PORT…"
@@ -60,11 +59,7 @@ def forward(words: tuple[str, ...], namespace: str | None, lab: str | None) -> i
 
 @contextlib.contextmanager
 def _listening(port: int) -> Iterator[socket.socket]:
-    try:
-        listener = socket.create_server((LOOPBACK, port), backlog=BACKLOG)
-    except OSError as error:
-        raise TestbedError(f"{LOOPBACK}:{port}: cannot listen ({error.strerror}; want a free port)") from error
-    with listener:
+    with listen("forward", port) as listener:
         try:
             yield listener
         finally:

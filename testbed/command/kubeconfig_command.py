@@ -1,16 +1,12 @@
 """The verb `kubeconfig`: a way into the lab for kubectl and Kubernetes' clients."""
 
-import socket
-
 import click
 
 from testbed.command.command_line import lab_option, verbs
+from testbed.command.loopback import listen
 from testbed.control.client import ask, find_lab
 from testbed.control.questions import API
-from testbed.errors import InvalidInput, WrongEnvironment
-
-LOOPBACK = "127.0.0.1"
-BACKLOG = 128
+from testbed.errors import InvalidInput
 
 
 @verbs.command()
@@ -24,13 +20,7 @@ def kubeconfig(lab: str | None, port: int) -> None:
     user who ran sudo can.
     """
     record = find_lab(lab)
-    try:
-        listener = socket.create_server((LOOPBACK, port), backlog=BACKLOG)
-    except OSError as failure:
-        raise WrongEnvironment(
-            f"kubeconfig: --port: cannot listen (got {LOOPBACK}:{port}, {failure.strerror}; want a free port)"
-        ) from failure
-    with listener:
+    with listen("kubeconfig: --port", port) as listener:
         answer = ask(record, API, (listener.fileno(),))
     if port not in (0, answer["port"]):
         raise InvalidInput(f"kubeconfig: --port: the API server runs already (got {port}; want {answer['port']})")

@@ -3,8 +3,8 @@
 import click
 
 from testbed.command.command_line import lab_option, verbs
+from testbed.command.loopback import listen
 from testbed.control.client import find_lab
-from testbed.errors import WrongEnvironment
 
 
 @verbs.command()
@@ -22,12 +22,7 @@ def ui(lab: str | None, port: int) -> None:
 
     record = find_lab(lab)
     feed = Feed(record)
-    try:
-        server = Server(feed, port)
-    except OSError as failure:
-        raise WrongEnvironment(
-            f"testbed ui: --port: cannot listen (got 127.0.0.1:{port}, {failure.strerror}; want a free port)"
-        ) from failure
+    server = Server(feed, listen("ui: --port", port))
     feed.start()
     print(f"lab {record.name}, until Ctrl-C, at\n  {server.url}", flush=True)
     server.serve_forever()

@@ -8,6 +8,7 @@ at 127.0.0.1), and changes to the lab must come from this page itself.
 import hmac
 import json
 import secrets
+import socket
 from collections.abc import Callable, Mapping
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -62,11 +63,13 @@ class Server(ThreadingHTTPServer):
 
     daemon_threads = True
 
-    def __init__(self, feed: Feed, port: int) -> None:
-        """`port` 0 means any free one. Raises OSError if it is taken."""
+    def __init__(self, feed: Feed, listener: socket.socket) -> None:
+        """`listener` now belongs to the server."""
         self.feed = feed
         self.token = secrets.token_urlsafe(18)
-        super().__init__(("127.0.0.1", port), Handler)
+        super().__init__(listener.getsockname(), Handler, bind_and_activate=False)
+        self.socket.close()
+        self.socket = listener
 
     @property
     def origin(self) -> str:

@@ -356,7 +356,7 @@ def test_a_forward_that_cannot_be_says_why(lab: Lab) -> None:
         assert lab.testbed("forward", *words).code == 2
     with socket.create_server(("127.0.0.1", 0)) as taken:
         answer = lab.testbed("forward", f"{taken.getsockname()[1]}:client:80")
-        assert (answer.code, "Address already in use" in answer.err) == (1, True)
+        assert (answer.code, "Address already in use" in answer.err) == (3, True)
 
 
 def test_a_service_whose_selector_matches_nothing_is_warned_of_and_one_beside_its_deployment_is_not(lab: Lab) -> None:
