@@ -11,8 +11,8 @@ from typing import NamedTuple
 
 from testbed.control.answers.lab import EndedAnswer
 from testbed.control.server import Request
-from testbed.control.wire import is_readable
 from testbed.errors import InvalidInput, WrongEnvironment
+from testbed.processes.readable import readable
 
 HANGUP_GRACE_S = 1.0
 STREAMS = 3
@@ -61,7 +61,7 @@ def wait_with_client(request: Request, pid: int) -> int:
             for number in (signal.SIGHUP, signal.SIGKILL):
                 _signal_session(pid, number)
                 _signal_members(sessions, number)
-                if is_readable(pidfd, HANGUP_GRACE_S):
+                if readable([pidfd], HANGUP_GRACE_S):
                     break
         _, status = os.waitpid(pid, 0)
     finally:

@@ -28,13 +28,13 @@ from testbed.control.wire import (
     PROTOCOL,
     RequestReader,
     close_all,
-    is_readable,
     line_of,
     peer_uid,
     protocol_of,
     send_line,
 )
 from testbed.errors import InvalidInput, TestbedError, WrongEnvironment
+from testbed.processes.readable import readable
 
 log = logging.getLogger(__name__)
 
@@ -69,7 +69,7 @@ class Request:
 
     def client_left(self, timeout_s: float) -> bool:
         """Wait up to `timeout_s` seconds for the client to close its end."""
-        return is_readable(self.fileno(), timeout_s) and not self._connection.recv(1)
+        return bool(readable([self.fileno()], timeout_s)) and not self._connection.recv(1)
 
     def fileno(self) -> int:
         """Return the descriptor, for poll loops that wait for the client's end among others."""

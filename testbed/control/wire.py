@@ -13,7 +13,6 @@ then report it instead of misreading each other. Closing the connection ends eve
 
 import array
 import json
-import select
 import socket
 import struct
 from typing import Any
@@ -60,15 +59,6 @@ def _text_of(value: object) -> str:
 def line_of(message: dict[str, Any]) -> bytes:
     """Return a message in its wire format."""
     return WrittenOnce({"protocol": PROTOCOL, **message}).text.encode() + b"\n"
-
-
-def is_readable(descriptor: int, timeout_s: float) -> bool:
-    """Wait this long until there is something to read, or the end. Unlike select(2) it takes descriptors above 1,023,
-    which the supervisor of a large lab has.
-    """
-    poll = select.poll()
-    poll.register(descriptor, select.POLLIN)
-    return bool(poll.poll(timeout_s * 1000))
 
 
 def send_line(connection: socket.socket, message: dict[str, Any], descriptors: tuple[int, ...] = ()) -> None:

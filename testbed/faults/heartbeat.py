@@ -9,7 +9,6 @@ recreated pod gets a new socket.
 
 import json
 import os
-import select
 import socket
 import struct
 import sys
@@ -18,6 +17,7 @@ import zlib
 from collections.abc import Mapping
 
 from testbed.processes import namespaces
+from testbed.processes.readable import readable
 
 NETNS = "/run/netns"
 PORT = 40_100
@@ -88,11 +88,11 @@ def send(pods: HeartbeatPods, number: int) -> None:
 def receive(pods: HeartbeatPods, until: float) -> list[tuple[str, str, int, float, bool]]:
     """Return what arrives until then."""
     got = []
+    opened = {one.fileno(): one for one in pods.sockets if one is not None}
     while (left_s := until - time.monotonic()) > 0:
-        opened = [one for one in pods.sockets if one is not None]
-        for ready in select.select(opened, [], [], left_s)[0]:
+        for ready in readable(opened, left_s):
             try:
-                text = ready.recv(2048)
+                text = opened[ready].recv(2048)
             except OSError:
                 continue
             source, destination, number, _ = HEADER.unpack_from(text)

@@ -6,7 +6,6 @@ holds them and ends when its standard input closes, so they vanish even if we ar
 """
 
 import os
-import select
 import shutil
 import subprocess
 from collections.abc import Callable, Iterable, Sequence
@@ -23,6 +22,7 @@ from testbed.control.answers.offline import DoctorCheck
 from testbed.control.client import RUN_ROOT
 from testbed.host.packages import PROJECT, installed_version, required_packages, unsatisfied
 from testbed.places import INSTALL, IS_CLONE, PAUSE
+from testbed.processes.readable import readable
 
 TUN = Path("/dev/net/tun")
 TOMCAT = Path("/usr/share/tomcat10/bin/catalina.sh")
@@ -297,8 +297,7 @@ class ScratchNamespaces(AbstractContextManager["ScratchNamespaces"]):
             self._holder.stdin.write(b"?")
         except BrokenPipeError:
             return False
-        readable, _, _ = select.select([self._holder.stdout], [], [], TRY_LIMIT_S)
-        return bool(readable and self._holder.stdout.read(1))
+        return bool(readable([self._holder.stdout.fileno()], TRY_LIMIT_S) and self._holder.stdout.read(1))
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

@@ -51,7 +51,9 @@ class _Output(io.FileIO):
         try:
             while (written := super().write(data)) is None:
                 # The caller made the descriptor non-blocking, and its reader is slow.
-                select.select([], [self], [])
+                poll = select.poll()
+                poll.register(self, select.POLLOUT)
+                poll.poll()
         except BrokenPipeError as gone:
             raise OutputFailed("") from gone
         except OSError as failure:

@@ -4,7 +4,6 @@ import contextlib
 import fcntl
 import os
 import pty
-import select
 import signal
 import sys
 import termios
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from testbed.control.client import LabConnection, LabRecord
 from testbed.control.questions import Question
 from testbed.errors import InvalidInput
+from testbed.processes.readable import readable
 
 if TYPE_CHECKING:
     from testbed.control.answers.lab import EndedAnswer
@@ -70,12 +70,12 @@ def _relay(ours: int, ended: int) -> None:
     """Copy both ways; once the program has ended, show the terminal's remaining output and stop."""
     with contextlib.suppress(OSError):  # EIO: the program's side is closed
         while True:
-            readable, _, _ = select.select([0, ours, ended], [], [])
-            if ours in readable:
+            ready = readable([0, ours, ended])
+            if ours in ready:
                 os.write(1, os.read(ours, CHUNK))
-            elif ended in readable:
+            elif ended in ready:
                 return
-            if 0 in readable:
+            if 0 in ready:
                 os.write(ours, os.read(0, CHUNK) or END_OF_TRANSMISSION)
 
 

@@ -34,6 +34,7 @@ sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspa
 from testbed.pods import container_root
 from testbed.pods.container_log import CappedLog
 from testbed.processes import namespaces as ns
+from testbed.processes.readable import readable
 
 EXIT_SETUP_FAILED = 125
 EXIT_NOT_EXECUTABLE = 126
@@ -327,7 +328,7 @@ def execute_in(spec: Spec, pid: int, argv: list[str], tty: bool) -> int:
         os._exit(exit_code)
     ended = os.pidfd_open(child)
     while True:
-        ready, _, _ = select.select([wakeup, ended], [], [])
+        ready = readable([wakeup, ended])
         if wakeup in ready:
             for number in os.read(wakeup, 64):
                 if number in FORWARDED:

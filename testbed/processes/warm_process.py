@@ -9,18 +9,19 @@ milliseconds, and shares all unchanged pages with the others. A message on the s
 The new process is not our child but our parent's (CLONE_PARENT): our parent waits for it and gets its exit code, and
 may lose us at any time without losing one of them. Its command line is written over our own, so that ps shows it;
 therefore ours ends with an argument of blanks. No thread may exist here, since a fork would copy only part of it.
-Standard library only, and little of it: containers' first processes are made this way too.
+Little is imported here: containers' first processes are made this way too.
 """
 
 import ctypes
 import gc
 import json
 import os
-import select
 import socket
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
+
+from testbed.processes.readable import readable
 
 CLONE_PARENT = 0x00008000  # linux/sched.h, as the next two
 CLONE_CHILD_CLEARTID = 0x00200000
@@ -67,7 +68,7 @@ def serve(channel: socket.socket, files: Callable[[], Iterable[str]]) -> ForkReq
     gc.collect()
     gc.freeze()
     while True:
-        select.select([channel], [], [])
+        readable([channel.fileno()])
         if fingerprints(files()) != known:
             # The message stays in the socket, for the process with the new code.
             os.set_inheritable(channel.fileno(), True)

@@ -19,10 +19,10 @@ from pathlib import Path
 from testbed.control.answers.lab import ApiAnswer
 from testbed.control.questions import API
 from testbed.control.server import Request, Verb
-from testbed.control.wire import is_readable
 from testbed.errors import TestbedError
 from testbed.lab.certificates import Authority
 from testbed.plain_files import plain, replace_plain
+from testbed.processes.readable import readable
 
 LOOPBACK = IPv4Address("127.0.0.1")
 DIRECTORY = "api"
@@ -88,7 +88,7 @@ class ApiProcess:
                     pass_fds=(server_end.fileno(),),
                     start_new_session=True,
                 )
-            if not is_readable(reading, START_LIMIT_S) or not ready.read(1):
+            if not readable([reading], START_LIMIT_S) or not ready.read(1):
                 self._process.kill()
                 self._process.wait()
                 raise TestbedError("the API server did not start (see logs/api.log of the lab)")

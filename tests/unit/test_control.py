@@ -21,8 +21,9 @@ from testbed.control import server as control
 from testbed.control.client import LabRecord, start_ticks
 from testbed.control.questions import STATUS, Question
 from testbed.control.server import ControlServer, Request, Verb
-from testbed.control.wire import CONTROL_SOCKET, LINE_LIMIT, PROTOCOL, WrittenOnce, is_readable, line_of, send_line
+from testbed.control.wire import CONTROL_SOCKET, LINE_LIMIT, PROTOCOL, WrittenOnce, line_of, send_line
 from testbed.errors import EtcdFailed, TestbedError
+from testbed.processes.readable import readable
 from tests.waiting import wait_until
 
 SERVED_S = 0.1
@@ -269,9 +270,9 @@ def test_a_large_lab_waits_for_descriptors_that_select_does_not_take() -> None:
     ours, theirs = socket.socketpair()
     with ours, theirs, socket.socket(fileno=fcntl.fcntl(ours, fcntl.F_DUPFD_CLOEXEC, 2000)) as high:
         assert high.fileno() >= 2000
-        assert not is_readable(high.fileno(), 0.01)
+        assert not readable([high.fileno()], 0.01)
         theirs.send(b"x")
-        assert is_readable(high.fileno(), 10)
+        assert readable([high.fileno()], 10)
     resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
