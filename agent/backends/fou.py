@@ -98,9 +98,9 @@ class FouPlan:
         """Remove the devices of others at once, with their routes; those of these peers are among their entries."""
         wanted = frozenset(peer_device(lease.attrs.public_ip) for lease in peers)
         gone = sorted(self._peers - wanted)
-        self._peers = self._peers | wanted
-        for name in gone:
-            self._kernel.converge(Wanted(no_links={name: NO_PEER}))
+        self._peers |= wanted
+        if gone:
+            self._kernel.converge(Wanted(no_links=dict.fromkeys(gone, NO_PEER)))
         self._peers = wanted
 
     def remove_devices(self) -> None:

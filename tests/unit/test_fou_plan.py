@@ -4,15 +4,21 @@ import random
 import re
 from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Network
+from typing import cast
 
 import pytest
 
+from agent.backends.base import Underlay
 from agent.backends.entries import PeerEntries, wanted_entries
-from agent.backends.fou import is_peer_device, peer_device
+from agent.backends.fou import FouPlan, is_peer_device, peer_device
 from agent.backends.fou_rules import COUNTERS, FouCheck, rules
 from agent.backends.leftovers import PEER_DEVICES
+from agent.errors import NetlinkError
 from agent.kernel.diff import diff
+from agent.kernel.journal import SilentJournal
+from agent.kernel.kernel import Kernel
 from agent.kernel.values import Link, Route, State, TunnelSettings, Wanted, WantedLink
+from agent.lease import Lease, LeaseAttrs, Subnet
 
 OURS, PEER = IPv4Address("192.168.8.227"), IPv4Address("192.168.8.228")
 SUBNET = IPv4Network("10.0.90.0/24")
@@ -64,6 +70,41 @@ def test_a_device_with_another_port_or_address_is_made_again(other: dict[str, ob
     assert commands(wanted, State({DEVICE.name: DEVICE})) == []
     present = replace(DEVICE, settings=replace(TUNNEL, **other))  # type: ignore[arg-type]  # by name
     assert commands(wanted, State({DEVICE.name: present}))[0] == "ip link delete flfou-c0a808e4"
+
+
+class KernelOfPeers:
+    """A kernel that has devices of three peers; keeps what it is asked for. (Few real ones have FOU.)"""
+
+    def __init__(self) -> None:
+        self.journal = SilentJournal()
+        self.wanted: list[Wanted] = []
+        self.refuses = False
+
+    def links(self) -> tuple[Link, ...]:
+        return tuple(replace(DEVICE, name=peer_device(PEER + number)) for number in range(3))
+
+    def link(self, name: str) -> None:
+        """There is no other."""
+
+    def converge(self, wanted: Wanted) -> None:
+        self.wanted.append(wanted)
+        if self.refuses:
+            raise NetlinkError("busy")
+
+
+def test_devices_of_former_peers_are_removed_together_and_once() -> None:
+    kernel = KernelOfPeers()
+    underlay = Underlay("eth0", OURS, 1500, OURS)
+    plan = FouPlan(CHECK.network, 8285, underlay, cast("Kernel", kernel))
+    stays = Lease(Subnet(SUBNET), LeaseAttrs(PEER), 1, 1)
+    kernel.refuses = True
+    with pytest.raises(NetlinkError):
+        plan.converge_peers([stays])
+    kernel.refuses = False
+    for _ in range(2):
+        plan.converge_peers([stays])
+    both = {peer_device(PEER + 1), peer_device(PEER + 2)}
+    assert [set(wanted.no_links) for wanted in kernel.wanted] == [both, both], "again after a refusal, then never"
 
 
 def statements(chain: str) -> list[str]:
