@@ -255,7 +255,7 @@ class Agent:
     def _start_threads(self, manager: SubnetManager, warnings: OperatorWarnings) -> list[threading.Thread]:
         jobs = {
             "renewal": lambda: manager.run_renewal(self._stop, self._on_fenced, self._on_lease_over),
-            "watch": lambda: manager.run_watch(self._stop, self._on_peers(manager)),
+            "watch": lambda: manager.run_watch(self._stop, self._on_peers),
             "warnings": lambda: warnings.run(self._stop),
         }
         threads = [threading.Thread(target=self._guard, args=job, name=job[0], daemon=True) for job in jobs.items()]
@@ -272,19 +272,16 @@ class Agent:
             self._broken = f"the {name} thread ended: {type(error).__name__}: {error}"
             self._wake_up()
 
-    def _on_peers(self, manager: SubnetManager) -> Callable[[tuple[Lease, ...], int], None]:
-        def put_in_force(peers: tuple[Lease, ...], revision: int) -> None:
-            with self._lock:
-                # `set_peers` would resume forwarding for a subnet that another node owns.
-                if self._backend is None or self._fenced_at is not None:
-                    return
-                self._backend.set_peers(peers)
-                self._revision = revision
-            log.info("peers: %d active, revision %d", len(peers), revision)
-            self._readiness.mark_ready(PEERS)
-            self._announce_ready()
-
-        return put_in_force
+    def _on_peers(self, peers: tuple[Lease, ...], revision: int) -> None:
+        with self._lock:
+            # `set_peers` would resume forwarding for a subnet that another node owns.
+            if self._backend is None or self._fenced_at is not None:
+                return
+            self._backend.set_peers(peers)
+            self._revision = revision
+        log.info("peers: %d active, revision %d", len(peers), revision)
+        self._readiness.mark_ready(PEERS)
+        self._announce_ready()
 
     def _on_trouble(self) -> None:
         self._trouble.set()

@@ -14,7 +14,7 @@ import socket
 import struct
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from testbed.capture.filters import Instruction, encode
@@ -112,6 +112,17 @@ class PacketSocket:
         offload = Offload(bool(flags & 1), gso_type & 0x7F, gso_size, start, offset)
         name, _protocol, packet_type, hardware_type, _hardware = address
         return SeenFrame(at_ns, name, packet_type, hardware_type, offload, data[VNET_HEADER.size :])
+
+    def waiting(self, most: int) -> Iterator[SeenFrame]:
+        """Yield the frames that have arrived, at most so many."""
+        for _ in range(most):
+            try:
+                seen = self.receive()
+            except OSError:
+                continue  # a frame that the kernel could not describe, or an interface that went down
+            if seen is None:
+                return
+            yield seen
 
     def has_link_header(self, interface: str) -> bool:
         """Report whether an interface's frames start with an Ethernet header. Raises OSError if it is gone."""

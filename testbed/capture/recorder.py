@@ -119,13 +119,7 @@ class Recorder:
         return enough or (self._until_s is not None and time.monotonic() > self._until_s)
 
     def _take(self, listening: CapturePoint, opened: PacketSocket, most: int = AT_ONCE) -> None:
-        for _ in range(most):
-            try:
-                seen = opened.receive()
-            except OSError:
-                continue  # a frame that the kernel could not describe, or an interface that went down
-            if seen is None:
-                return
+        for seen in opened.waiting(most):
             if seen.interface and listening.wants(seen.interface):
                 heapq.heappush(self._waiting, (seen.at_ns, next(self._arrivals), listening, seen))
 

@@ -52,8 +52,7 @@ def bench(
         plan = BenchPlan(choose_paths(paths, backends), rounds, seconds, choose_measurements(only))
     except ValueError as error:
         raise InvalidInput(f"testbed bench: {error}") from error
-    if plot is not None:
-        _check_picture("testbed bench", plot)
+    _check_picture("bench", plot)
     needs_root("bench")
     from testbed.bench.report import worked
     from testbed.bench.session import run
@@ -94,8 +93,7 @@ def scale(nodes: str, pods_per_node: int, rest: int, plain: bool, plot: Path | N
         plan = ScalePlan(sizes_of(nodes), pods_per_node, float(rest), plain)
     except ValueError as error:
         raise InvalidInput(f"testbed bench scale: {error}") from error
-    if plot is not None:
-        _check_picture("testbed bench scale", plot)
+    _check_picture("bench scale", plot)
     needs_root("bench scale")
     from testbed.bench.scale import run
     from testbed.bench.scale_show import progress, show
@@ -116,8 +114,11 @@ def scale(nodes: str, pods_per_node: int, rest: int, plain: bool, plot: Path | N
     return 0 if all(one["pings"]["lost"] == 0 for one in result["sizes"]) else 1
 
 
-def _check_picture(verb: str, plot: Path) -> None:
+def _check_picture(verb: str, plot: Path | None) -> None:
     """Check before minutes of measuring, not after them."""
+    if plot is None:
+        return
+    verb = f"testbed {verb}"
     if plot.suffix not in PICTURES:
         raise InvalidInput(f"{verb}: --plot: no such format (got {plot}; want a file {', '.join(PICTURES)})")
     if not plot.absolute().parent.is_dir():

@@ -44,7 +44,8 @@ def _of_node(node: LabNode, pods: Collection[Pod]) -> dict[str, int]:
     }
     pid = node.agent.pid
     if pid is not None:
-        try:
+        # It may end meanwhile.
+        with contextlib.suppress(OSError, KeyError):
             status = dict(
                 line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines() if ":" in line
             )
@@ -53,8 +54,6 @@ def _of_node(node: LabNode, pods: Collection[Pod]) -> dict[str, int]:
             counts["agent RSS kB"] = int(status["VmRSS"].split()[0])
             fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
             counts["agent CPU ticks"] = int(fields[11]) + int(fields[12])
-        except (OSError, KeyError):
-            pass
     return counts
 
 

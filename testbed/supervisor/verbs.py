@@ -57,7 +57,7 @@ from testbed.supervisor.log_verbs import OWN_LOGS, LogVerbs
 from testbed.supervisor.mininet_prompt import become_prompt
 from testbed.supervisor.pod_restart import restart_pods
 from testbed.trace.verbs import trace_verbs
-from testbed.workloads.change_verbs import change_verbs
+from testbed.workloads.change_verbs import ChangeVerbs
 from testbed.workloads.forward import Targets
 from testbed.workloads.node_verbs import NodeVerbs
 
@@ -85,9 +85,9 @@ def verbs_of(lab: Lab) -> Sequence[AnyVerb]:
         Verb(IPERF, running.iperf),
         Verb(RESTART, running.restart),
         Verb(ETCDCTL, running.etcdctl),
-        *change_verbs(
+        *ChangeVerbs(
             lab.controllers, state.namespaces, lab.policies, state.pods.changed, state.cluster.images, lab.groups
-        ),
+        ).verbs(),
         *NodeVerbs(lab.node_changes, state.nodes, lambda: state.settled).verbs(),
         *running.targets.verbs(),
         *fault_verbs(state, lab.faults),

@@ -62,9 +62,9 @@ def reason(before: Step | None, step: Step, known: Known, where: Geography) -> s
     if before is None or before.sighting.place != place:
         said = _origin(step, known, where) if step.sighting.outgoing else _arrival(before, step, known, where)
     elif step.sighting.outgoing:
-        said = _passed_on(before, step, known, where)
+        said = _passed_on(before, step, known)
     else:
-        said = _taken_up(before, step, known, where)
+        said = _taken_up(before, step, known)
     changes = [] if before is None or before.sighting.place != place else _translations(before, step, known)
     return "; ".join(part for part in (*changes, said) if part)
 
@@ -101,7 +101,7 @@ def _arrival(before: Step | None, step: Step, known: Known, where: Geography) ->
     return ", ".join(part for part in said if part)
 
 
-def _taken_up(before: Step, step: Step, known: Known, where: Geography) -> str:
+def _taken_up(before: Step, step: Step, known: Known) -> str:
     """Explain another arrival in the same place: from a port to its bridge, or from a datagram to the
     overlay's device.
     """
@@ -117,7 +117,7 @@ def _taken_up(before: Step, step: Step, known: Known, where: Geography) -> str:
     return ""
 
 
-def _passed_on(before: Step, step: Step, known: Known, where: Geography) -> str:
+def _passed_on(before: Step, step: Step, known: Known) -> str:
     """Explain a departure from the same place: routed, bridged, or encapsulated."""
     sighting = step.sighting
     if step.outer is not None and before.outer is None:

@@ -98,14 +98,7 @@ def trace(
     evidence = Evidence(state.nodes, known)
     forget_former(state.nodes, known, place, probe)
     try:
-        programs = probe_filters(probe.mark, known.overlay, size + LONGEST_HEADERS)
-        with PacketWatch(known.places, programs, known.overlay) as watch:
-            evidence.before()
-            probe.send()
-            until = time.monotonic() + asked.timeout_s
-            watch.collect(lambda: probe.settled() or client_left(0), until, also=(probe.fileno(),))
-            timeline = _timeline(watch, known, probe)
-            mtus = {step.end: watch.mtu(*step.end) for step in (*timeline.steps, *timeline.strays)}
+        watch, timeline, mtus = _sent(probe, known, evidence, asked.timeout_s, client_left)
 
         def another() -> TracedPacket:
             # Only then is a port chosen by the user free again.
@@ -145,6 +138,20 @@ def trace(
     if asked.with_frames:
         answer["frames"] = _frames(watch, known)
     return answer
+
+
+def _sent(
+    probe: TracedPacket, known: Map, evidence: Evidence, timeout_s: float, client_left: Callable[[float], bool]
+) -> tuple[PacketWatch, Timeline, dict[tuple[str, str], int | None]]:
+    """Send the probe and wait for its end; return what was seen of it, and the MTUs of the interfaces on its path."""
+    programs = probe_filters(probe.mark, known.overlay, probe.wanted.size + LONGEST_HEADERS)
+    with PacketWatch(known.places, programs, known.overlay) as watch:
+        evidence.before()
+        probe.send()
+        until = time.monotonic() + timeout_s
+        watch.collect(lambda: probe.settled() or client_left(0), until, also=(probe.fileno(),))
+        timeline = _timeline(watch, known, probe)
+        return watch, timeline, {step.end: watch.mtu(*step.end) for step in (*timeline.steps, *timeline.strays)}
 
 
 def _frames(watch: PacketWatch, known: Map) -> list[TracedFrame]:

@@ -102,14 +102,7 @@ class PacketWatch:
             self._drain(name)
 
     def _drain(self, name: str) -> None:
-        opened = self._sockets[name]
-        for _ in range(MOST_AT_ONCE):
-            try:
-                seen = opened.receive()
-            except OSError:
-                continue  # a frame that the kernel could not describe, or an interface that went down
-            if seen is None:
-                return
+        for seen in self._sockets[name].waiting(MOST_AT_ONCE):
             self._counts[name] = self._counts.get(name, 0) + 1
             self.seen.append((name, self._counts[name], seen))
 

@@ -48,19 +48,6 @@ LOOK_S = 0.02
 FORGET_LIMIT_S = 10.0
 
 
-def change_verbs(
-    controllers: Mapping[str, Controller],
-    namespaces: Namespaces,
-    policies: Policies,
-    pods_changed: Changes,
-    images: Sequence[ImageRule],
-    groups: Groups,
-) -> Sequence[AnyVerb]:
-    """Return these verbs; `controllers` by kind, `images` are the lab's rules, `groups` limit containers."""
-    changes = ChangeVerbs(controllers, namespaces, policies, pods_changed, images, groups)
-    return (Verb(APPLY, changes.apply), Verb(DELETE, changes.delete), Verb(SCALE, changes.scale))
-
-
 class ChangeVerbs:
     """Changes of desired objects from the command line."""
 
@@ -73,6 +60,7 @@ class ChangeVerbs:
         images: Sequence[ImageRule],
         groups: Groups,
     ) -> None:
+        """`controllers` by kind; `images` are the lab's rules; `groups` limit containers."""
         self._controllers = controllers
         self._policies = policies
         self._namespaces = namespaces
@@ -81,6 +69,10 @@ class ChangeVerbs:
         self._pods_changed = pods_changed
         self._applying = threading.Lock()
         """State checked by one `apply` must still hold when it acts."""
+
+    def verbs(self) -> Sequence[AnyVerb]:
+        """Return the verbs, for the lab's server."""
+        return (Verb(APPLY, self.apply), Verb(DELETE, self.delete), Verb(SCALE, self.scale))
 
     def apply(self, request: Request) -> ApplyAnswer:
         """Create or change every object of the files, or change nothing and report all problems."""
