@@ -1,7 +1,11 @@
-"""Paths in the clone or the site-packages from which this code was loaded."""
+"""Names of the project, and paths in the clone or the site-packages from which this code was loaded."""
 
 from pathlib import Path
 
+PROJECT = "overlay-testbed"
+"""Its name in pyproject.toml, and as a package."""
+DEFAULT_CLUSTER = "nginx_tomcat"
+"""The cluster file of an `up` without a name."""
 ROOT = Path(__file__).resolve().parent.parent
 """The directory that contains `agent` and `testbed`."""
 INSTALLER = ROOT / "scripts" / "install"
@@ -16,5 +20,7 @@ MONOTONIC_SLEEP = ROOT / "testbed" / "faults" / "bin" / "monotonic_sleep.so"
 """The library that is preloaded before libfaketime, built by setup.py."""
 ECHO_SERVER = ROOT / "testbed" / "pods" / "echo_server.py"
 """The program of the image echo."""
+SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+"""PATH of programs that get nothing from their caller's environment."""
 AGNHOST = ROOT / "testbed" / "pods" / "agnhost.py"
 """The program of the image agnhost."""

@@ -12,6 +12,8 @@ import os
 import stat
 from pathlib import Path
 
+MAX_BYTES = 1_000_000
+"""Of a file of manifests; a cluster of 1,000 pods written by hand is a quarter of this."""
 SECRET = 0o600
 """Mode of private files."""
 _KINDS = {

@@ -27,10 +27,10 @@ import pytest
 
 from testbed.control.client import running_labs
 from testbed.errors import TestbedError
+from testbed.places import DEFAULT_CLUSTER
 from testbed.testing.bundle import Bundle, write_bundle
 from testbed.testing.lab_capture import Captures
 from testbed.testing.lab_choice import (
-    DEFAULT_CLUSTER,
     ClusterChoice,
     LabNotUp,
     choose,

@@ -9,6 +9,7 @@ from agent.datapath.counters import Counters
 from agent.kernel.values import IPNetwork
 from agent.lease import Lease, LeaseAttrs
 
+UDP_OVERHEAD = 20 + 8  # bytes: outer IPv4 header without options (RFC 791 §3.1) + UDP header (RFC 768)
 OWN_ADDRESS = "the node's own address in the overlay, the base of its subnet"
 NO_LEAKS = "packets to a node without a route must not leave by the default gateway"
 

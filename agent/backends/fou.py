@@ -11,7 +11,7 @@ from collections.abc import Collection
 from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Network
 
-from agent.backends.base import OWN_ADDRESS, Underlay
+from agent.backends.base import OWN_ADDRESS, UDP_OVERHEAD, Underlay
 from agent.backends.entries import NO_PEER, OverlayDevice, PeerEntries, base_address
 from agent.backends.fou_rules import FouCheck, FouRules
 from agent.backends.leftovers import PEER_DEVICES
@@ -22,7 +22,6 @@ from agent.kernel.kernel import Kernel
 from agent.kernel.values import Link, Route, TunnelSettings, Wanted, WantedAddresses, WantedLink
 from agent.lease import Lease, LeaseAttrs, Subnet
 
-ENCAP_OVERHEAD = 20 + 8  # bytes: outer IPv4 header without options (RFC 791 §3.1) + UDP header (RFC 768)
 TTL = 64
 """Of the outer packet, as a socket's; the devices would copy the inner one, and a pod could count the routers."""
 
@@ -46,7 +45,7 @@ class FouPlan:
         self._cut = link is not None and link.kind == "veth"
         self._peers = frozenset(link.name for link in kernel.links() if is_peer_device(link))
         """The devices of peers; at first those of an earlier run."""
-        self.overlay_mtu = underlay.mtu - ENCAP_OVERHEAD
+        self.overlay_mtu = underlay.mtu - UDP_OVERHEAD
         self.rules = FouRules(kernel.journal)
 
     @property
@@ -119,7 +118,7 @@ class FouPlan:
 
     def _tunnel(self, name: str, why: str, remote: IPv4Address | None) -> WantedLink:
         underlay = self._underlay
-        why += f"; {underlay.interface} takes {underlay.mtu} bytes, the outer headers {ENCAP_OVERHEAD}"
+        why += f"; {underlay.interface} takes {underlay.mtu} bytes, the outer headers {UDP_OVERHEAD}"
         settings = TunnelSettings(underlay.address, remote, ttl=TTL, fou_port=self._port, cut=self._cut)
         return WantedLink(name, why, kind="ipip", settings=settings, mtu=self.overlay_mtu)
 

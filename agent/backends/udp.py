@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable, Iterable
 from ipaddress import IPv4Interface, IPv4Network
 
-from agent.backends.base import NO_LEAKS, OWN_ADDRESS, ForwardingEntry, Underlay
+from agent.backends.base import NO_LEAKS, OWN_ADDRESS, UDP_OVERHEAD, ForwardingEntry, Underlay
 from agent.backends.drop_device import find_drop_device, make_drop_device, remove_drop_device, wanted_drop_device
 from agent.backends.leftovers import remove_kernel_path, remove_other_devices, remove_subnet_routes
 from agent.backends.subnet_routes import unreachable_route
@@ -29,7 +29,6 @@ from agent.options.preconditions import check_tun
 
 log = logging.getLogger(__name__)
 
-ENCAP_OVERHEAD = 20 + 8  # bytes: outer IPv4 header without options (RFC 791 §3.1) + UDP header (RFC 768)
 DEVICE_PATTERN = "flannel%d"
 TX_QUEUE_LENGTH = 1000  # packets; the TUN driver's 500 drop bursts
 
@@ -45,7 +44,7 @@ class UdpBackend:
         self.device = DEVICE_PATTERN
         self.on_trouble: Callable[[], None] = lambda: None
         self.datapath = choose_datapath(datapath)
-        self.overlay_mtu = underlay.mtu - ENCAP_OVERHEAD
+        self.overlay_mtu = underlay.mtu - UDP_OVERHEAD
         self._network = network
         self._port = port
         self._underlay = underlay
@@ -173,7 +172,7 @@ class UdpBackend:
     def _configure(self, node: OwnNode) -> None:
         """Bring the device and the routes to flannel's settings."""
         device, underlay = self.device, self._underlay
-        headers = f"{underlay.interface} takes {underlay.mtu} bytes, the outer headers {ENCAP_OVERHEAD}"
+        headers = f"{underlay.interface} takes {underlay.mtu} bytes, the outer headers {UDP_OVERHEAD}"
         link = WantedLink(
             device,
             f"packets for other nodes' pods; {headers}; the queue holds bursts that the agent has not read yet",

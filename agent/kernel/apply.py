@@ -41,6 +41,7 @@ from agent.kernel.journal import Journal
 from agent.kernel.read import (
     ADDRESS_FAMILIES,
     ALREADY_GONE,
+    FOU,
     LARGEST_SEQUENCE_NUMBER,
     MAIN_TABLE,
     PERMANENT,
@@ -67,7 +68,6 @@ ALREADY_THERE = frozenset({errno.EEXIST})
 UNKNOWN_KIND = errno.EOPNOTSUPP
 """The kernel's error for a link kind without a driver."""
 PERMANENT_NOARP = 0x80 | 0x40  # NUD_PERMANENT | NUD_NOARP, as `bridge fdb` writes entries that do not age
-FOU = 1  # TUNNEL_ENCAP_FOU, linux/if_tunnel.h
 SIOCETHTOOL, ETHTOOL_STXCSUM = 0x8946, 0x17  # linux/sockios.h, linux/ethtool.h
 OF_THE_DEVICE = 0x02  # NTF_SELF: the vxlan device's own database, not that of a bridge above it
 ADDRESS_WITHOUT_PROBING = 0x02  # IFA_F_NODAD, linux/if_addr.h

@@ -21,11 +21,11 @@ from testbed.api.objects import Answer, Objects, Query, compact
 from testbed.api.resources import ApiPlace, place_of, why_not
 from testbed.api.reviews import REVIEWS
 from testbed.api.selection import is_true, number
-from testbed.cluster.yaml_source import MAX_BYTES
 from testbed.errors import TestbedError
+from testbed.places import PROJECT
+from testbed.plain_files import MAX_BYTES
 
 log = logging.getLogger(__name__)
-PROJECT = "overlay-testbed"
 JSON = "application/json"
 MOST_WATCHES = 256
 """Limit of concurrent watches."""

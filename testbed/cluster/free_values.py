@@ -5,7 +5,7 @@ from collections.abc import Container
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_network
 from itertools import chain, count, islice
 
-LAST_PORT = 65535
+LAST_PORT = 65535  # RFC 768: 16 bits
 MOST_TRIED = 4096
 """Addresses and subnets to try; a range this full may have none."""
 

@@ -27,9 +27,8 @@ from testbed.cluster.image_names import reference
 from testbed.cluster.manifest import Container
 from testbed.cluster.problems import Problem, near_match, shorten
 from testbed.cluster.validation import Source
-from testbed.places import AGNHOST, ECHO_SERVER
+from testbed.places import AGNHOST, ECHO_SERVER, SYSTEM_PATH
 
-PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 ECHO_PORT = 8080
 NGINX_PORT = 80
 KERNEL_HAS_IPV6 = Path("/proc/net/if_inet6")
@@ -119,7 +118,7 @@ def program(container: Container, values: Values = Values()) -> Program:
     literal = {one.name: one.value for one in container.env if one.value_from is None}
     given = {**values.from_objects, **literal, **values.by_name}
     image = _stand_in(container) if container.stand_in else _RECIPES[container.recipe](container, given)
-    env: dict[str, str] = {"PATH": PATH, **image.env, **values.from_objects}
+    env: dict[str, str] = {"PATH": SYSTEM_PATH, **image.env, **values.from_objects}
     for variable in container.env:
         # A value from elsewhere is used literally.
         if variable.value_from is None:
@@ -285,13 +284,13 @@ def _httpd(_container: Container, _given: Mapping[str, str]) -> _Image:
 
 
 def _busybox(_container: Container, _given: Mapping[str, str]) -> _Image:
-    return _Image(default_args=_WAIT, env={"PATH": f"{BUSYBOX_DIRECTORY}:{PATH}"}, links=_links({}))
+    return _Image(default_args=_WAIT, env={"PATH": f"{BUSYBOX_DIRECTORY}:{SYSTEM_PATH}"}, links=_links({}))
 
 
 def _netshoot(_container: Container, _given: Mapping[str, str]) -> _Image:
     # The machine's own tools come first; kdig accepts dig's options.
     links = _links({"dig": "/usr/bin/kdig", "host": "/usr/bin/khost"})
-    return _Image(default_args=_WAIT, env={"PATH": f"{PATH}:{BUSYBOX_DIRECTORY}"}, links=links)
+    return _Image(default_args=_WAIT, env={"PATH": f"{SYSTEM_PATH}:{BUSYBOX_DIRECTORY}"}, links=links)
 
 
 def _links(more: Mapping[str, str]) -> dict[str, str]:

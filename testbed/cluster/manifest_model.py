@@ -7,8 +7,8 @@ from typing import Annotated, ClassVar
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, model_validator
 from pydantic.alias_generators import to_camel
 
+from testbed.cluster.free_values import LAST_PORT
 from testbed.cluster.name_rules import (
-    LAST_PORT,
     check_label_key,
     check_label_name,
     check_label_value,

@@ -10,7 +10,8 @@ from ipaddress import IPv4Address, ip_address
 from pydantic import AfterValidator
 from pydantic_core import PydanticCustomError
 
-LAST_PORT = 65535  # RFC 768: 16 bits
+from testbed.cluster.free_values import LAST_PORT
+
 MAX_LABEL = 63  # RFC 1123 §2.1 with RFC 1035 §2.3.4: one label of a host name
 MAX_OBJECT_NAME = 253  # RFC 1123 §2.1: a host name
 MAX_NODE_NAME = 9  # an interface name has 15 characters (IFNAMSIZ) and `-eth10` takes 6

@@ -43,11 +43,10 @@ from testbed.cluster.short_form import with_nodes_by_name
 from testbed.cluster.underlay_checks import read_wiring
 from testbed.cluster.validation import Source, read_model
 from testbed.cluster.wiring import Wiring
-from testbed.cluster.yaml_source import MAX_BYTES, read_documents
-from testbed.places import TOPOLOGIES
+from testbed.cluster.yaml_source import read_documents
+from testbed.places import DEFAULT_CLUSTER, TOPOLOGIES
+from testbed.plain_files import MAX_BYTES
 from testbed.spelling import listed
-
-DEFAULT_CLUSTER = "nginx_tomcat"
 
 MACHINES = ("gw", "etcd1", "etcd2", "etcd3")
 """Machines of a lab besides nodes and routers; `exec NAME` must be unambiguous."""

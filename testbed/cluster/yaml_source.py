@@ -15,11 +15,11 @@ import yaml
 from yaml.composer import Composer
 
 from testbed.cluster.problems import Position, Problem, shorten
+from testbed.plain_files import MAX_BYTES
 
 Path = tuple[str | int, ...]
 """Path of a value inside its document: keys and list indices from the root."""
 
-MAX_BYTES = 1_000_000  # a cluster of 1,000 pods written by hand is a quarter of this
 MAX_DEPTH = 32  # a container's deepest value is at depth 8
 MAX_VALUES = 100_000  # after aliases are followed; an alias bomb passes this within milliseconds
 

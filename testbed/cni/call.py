@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from testbed.cni.answer import Call
+from testbed.places import SYSTEM_PATH
 from testbed.processes import namespaces as ns
 
 KEPT_BYTES = 1_000_000
 """Of what a plugin prints; the rest is read and dropped."""
 READ_BYTES = 65536
 DYING_S = 1.0
-PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 """Plugins call iptables, nft and others."""
 
 
@@ -51,7 +51,7 @@ def call_plugin(
         return ended(None, failure=f"no such plugin (got {plugin}; want a program in {', '.join(directories)})")
     environment = {
         **os.environ,
-        "PATH": PATH,
+        "PATH": SYSTEM_PATH,
         **parameters,
         "CNI_COMMAND": command,
         "CNI_PATH": ":".join(directories),

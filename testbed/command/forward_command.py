@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import click
 
+from testbed.cluster.free_values import LAST_PORT
 from testbed.cluster.kinds import NODE, POD, POD_OWNERS, SERVICE, no_such_kind
 from testbed.command.command_line import lab_option, namespace_option, verbs
 from testbed.command.loopback import LOOPBACK, listen
@@ -15,7 +16,6 @@ from testbed.control.client import LabConnection, Message, find_lab
 from testbed.control.questions import FORWARD
 from testbed.errors import TestbedError
 
-LAST_PORT = 65535
 TARGETS = (SERVICE, POD, NODE, *POD_OWNERS)
 USAGE = "want NAME [LOCAL:]PORT…"
 

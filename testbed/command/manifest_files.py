@@ -5,8 +5,8 @@ import sys
 from collections.abc import Iterator, Sequence
 
 from testbed.errors import InvalidInput
+from testbed.plain_files import MAX_BYTES
 
-MAX_BYTES = 1_000_000
 """Of one file; the lab's own limit has its own message."""
 SUFFIXES = (".json", ".yaml", ".yml")
 STANDARD_INPUT = "-"

@@ -10,14 +10,13 @@ from testbed.cluster.image_names import read_rules
 from testbed.cluster.images import RECIPES
 from testbed.cluster.problems import SpecError
 from testbed.cluster.spec import Cluster, read_cluster
-from testbed.cluster.yaml_source import MAX_BYTES
 from testbed.control.client import CLUSTER_FILE, LabRecord, ask, ask_with_contents
 from testbed.control.options import LabOptions, read_options
 from testbed.control.questions import APPLY, DELETE, NODE, STATUS
 from testbed.errors import InvalidInput, TestbedError, WrongEnvironment
 from testbed.host.named_programs import unusable_programs
 from testbed.output.next_commands import prefix
-from testbed.plain_files import read_plain, replace_plain
+from testbed.plain_files import MAX_BYTES, read_plain, replace_plain
 
 READY_LIMIT_S = 60.0
 AGENT_LIMIT_S = 20.0

@@ -20,8 +20,8 @@ from agent.errors import AgentError, EnvironmentMissing
 from testbed.cluster import capacity
 from testbed.control.answers.offline import DoctorCheck
 from testbed.control.client import RUN_ROOT
-from testbed.host.packages import PROJECT, installed_version, required_packages, unsatisfied
-from testbed.places import INSTALL, IS_CLONE, PAUSE
+from testbed.host.packages import installed_version, required_packages, unsatisfied
+from testbed.places import INSTALL, IS_CLONE, PAUSE, PROJECT
 from testbed.processes.readable import readable
 
 TUN = Path("/dev/net/tun")

@@ -16,14 +16,13 @@ from testbed.errors import TestbedError, WrongEnvironment
 from testbed.host.lab_directories import READABLE, remove_directory, sudo_user
 from testbed.host.lab_process import init_command, kill
 from testbed.host.removal import DOWN_LIMIT_S, put_the_host_back
-from testbed.places import PAUSE
+from testbed.places import PAUSE, SYSTEM_PATH
 from testbed.plain_files import plain, replace_plain
 from testbed.processes import namespaces
 
 OOM_SCORE_ADJ = "300"
 """In 1,000ths of memory (Documentation/filesystems/proc.rst): as if a lab's processes used this much more."""
 NAMESPACES = namespaces.CLONE_NEWNET | namespaces.CLONE_NEWNS | namespaces.CLONE_NEWPID | namespaces.CLONE_NEWIPC
-PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 READY = b"r"
 
 
@@ -163,7 +162,7 @@ def _become_init(rundir: Path, log: int, lifeline: int, progress: int) -> None:
         for number in (signal.SIGINT, signal.SIGPIPE):
             signal.signal(number, signal.SIG_DFL)
         environment = {
-            "PATH": PATH,
+            "PATH": SYSTEM_PATH,
             # Without root, root's own home stays closed.
             "HOME": "/tmp" if rootless else "/root",
             "LANG": "C.UTF-8",

@@ -5,7 +5,8 @@ from importlib import metadata
 
 from packaging.requirements import Requirement
 
-PROJECT = "overlay-testbed"  # [project] name in pyproject.toml
+from testbed.places import PROJECT
+
 EXTRA = "lab"
 """Optional dependencies in pyproject.toml: what the testbed needs besides the agent's."""
 SERVICES = {"etcd-server": "etcd", "knot": "knot", "nginx-light": "nginx", "tomcat10": "tomcat10"}

@@ -16,7 +16,7 @@ from testbed.cluster.images import RECIPES, program_of
 from testbed.cluster.overlay import KERNEL_DATAPATH, overlay_of, with_backend
 from testbed.cluster.problems import SpecError, shorten
 from testbed.cluster.shaping import missing_features
-from testbed.cluster.spec import DEFAULT_CLUSTER, Cluster, find_cluster_file, load_cluster
+from testbed.cluster.spec import Cluster, find_cluster_file, load_cluster
 from testbed.cluster.topology import TooManyParts
 from testbed.cluster.wiring import Wiring
 from testbed.control.answers.lab import StatusAnswer
@@ -35,6 +35,7 @@ from testbed.output import progress
 from testbed.output import tables as render
 from testbed.output.next_commands import prefix
 from testbed.output.standard_streams import OutputFailed
+from testbed.places import DEFAULT_CLUSTER
 from testbed.spelling import listed
 
 FOR_KUBECTL = "export KUBECONFIG=$(kubeconfig)"

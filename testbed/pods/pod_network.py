@@ -23,6 +23,7 @@ from agent.kernel.values import (
     WantedSysctl,
 )
 from testbed.cluster.manifest import PodManifest
+from testbed.cluster.underlay_plan import DEFAULT_IPV6_ROUTE, DEFAULT_ROUTE
 from testbed.errors import NoSubnetYet
 from testbed.pods.ipam import Ipam, NoFreeAddress
 from testbed.processes import namespaces as ns
@@ -30,8 +31,6 @@ from testbed.processes import namespaces as ns
 INTERFACE_NAME_LENGTH = 15  # IFNAMSIZ less its NUL, linux/if.h
 HOST_END_PREFIX = "veth"
 POD_END = "eth0"
-DEFAULT_ROUTE = IPv4Network("0.0.0.0/0")
-DEFAULT_IPV6_ROUTE = IPv6Network("::/0")
 POD_MAC_PREFIX = "0a:58"  # What kubenet and CNI's bridge plugin put before the address.
 
 

@@ -3,11 +3,11 @@
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
+from testbed.cluster.free_values import LAST_PORT
 from testbed.cluster.network_policy import PolicyPort
 from testbed.policies.evaluate import PolicyVerdict, evaluate
 from testbed.policies.world import DIRECTIONS, PROTOCOLS, End, Protocol, World
 
-LAST_PORT = 65535
 WITHOUT_PORTS = "other protocols"
 
 

@@ -125,7 +125,7 @@ def run(rundir: Path, report: Callable[[dict[str, object]], None]) -> None:
     from testbed.cluster.images import RECIPES
     from testbed.cluster.overlay import with_backend
     from testbed.cluster.spec import read_cluster
-    from testbed.cluster.yaml_source import MAX_BYTES
+    from testbed.plain_files import MAX_BYTES
     from testbed.supervisor.lab import Lab
     from testbed.supervisor.start import LabNotReady, LabStart
     from testbed.supervisor.verbs import verbs_of

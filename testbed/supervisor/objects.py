@@ -16,6 +16,7 @@ from testbed.cluster.object_key import ObjectKey, Owner
 from testbed.control.answers.objects import LeaseObject, LeaseSpec, NameObject, RouteTableObject
 from testbed.errors import EtcdFailed
 from testbed.lab.node import AgentState, LabNode
+from testbed.places import PROJECT
 from testbed.pods.pod import Pod
 from testbed.pods.pod_state import PodStatus, rfc3339
 from testbed.policies.policies import Policies
@@ -41,7 +42,6 @@ from testbed.supervisor.shapes import (
 from testbed.supervisor.status import node_status
 from testbed.workloads.progress import daemon_numbers, replica_failure, set_numbers
 
-PROJECT = "overlay-testbed"
 OWNERS = {kind.name: kind for kind in kinds.POD_OWNERS}
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 

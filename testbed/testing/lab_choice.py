@@ -15,7 +15,6 @@ from testbed.host.lab_directories import give_to_sudo_user
 from testbed.host.removal import remove
 from testbed.testing.lab_handle import LabHandle
 
-DEFAULT_CLUSTER = "nginx_tomcat"
 START_LIMIT_S = 300.0
 ELSEWHERE = "/"
 """A directory where `-m testbed` does not find one of that name in the tests' directory."""

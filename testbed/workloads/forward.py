@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from testbed.cluster.free_values import LAST_PORT
 from testbed.cluster.kinds import BY_PLURAL, DEPLOYMENT, NODE, POD, POD_OWNERS, SERVICE, Kind
 from testbed.cluster.object_key import DEFAULT_NAMESPACE, Owner, key_of
 from testbed.cluster.service import Service
@@ -22,7 +23,6 @@ from testbed.workloads.workloads import Workloads
 
 RELAY = Path(__file__).with_name("relay.py")
 LOOPBACK = "127.0.0.1"
-LAST_PORT = 65535
 
 
 class ForwardPath(NamedTuple):

@@ -23,7 +23,8 @@ from testbed.host.doctor import (
     tun_check,
     untried,
 )
-from testbed.host.packages import PROJECT, apt_lines, required_packages, unsatisfied
+from testbed.host.packages import apt_lines, required_packages, unsatisfied
+from testbed.places import PROJECT
 
 ROOT = Path(__file__).resolve().parents[2]
 

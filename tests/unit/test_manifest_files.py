@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from testbed.command.manifest_files import MAX_BYTES, read_files
+from testbed.command.manifest_files import read_files
 from testbed.errors import InvalidInput
+from testbed.plain_files import MAX_BYTES
 
 
 @pytest.fixture

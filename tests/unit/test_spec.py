@@ -11,7 +11,7 @@ from testbed.cluster.addresses import UnderlayFull, plan_addresses
 from testbed.cluster.generated import choose, generate
 from testbed.cluster.problems import SpecError
 from testbed.cluster.spec import Cluster, cluster_names, find_cluster, find_cluster_file, load_cluster, read_cluster
-from testbed.cluster.yaml_source import MAX_BYTES
+from testbed.plain_files import MAX_BYTES
 
 ERRORS = Path(__file__).parent / "errors"
 VECTORS = Path(__file__).parent.parent / "vectors" / "real-flanneld"
