@@ -9,7 +9,8 @@ import ast
 import importlib
 import inspect
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints, is_typeddict
@@ -106,6 +107,8 @@ In brackets stand the options that many verbs have:
   `KEY in (A, B)`.
 - `-6, --ipv6`: by IPv6 addresses, on a dual-stack network.
 """
+Option = tuple[str, str]
+"""click's spelling of an option, and its help."""
 SHARED = {
     "--lab LAB": ("`--lab`", "Which lab, when several run"),
     "-o, --output [json]": ("`-o json`", "Output format"),
@@ -114,6 +117,17 @@ SHARED = {
     "-6, --ipv6": ("`-6`", "By IPv6 addresses"),
 }
 """Options that many verbs have: click's spelling → that behind the usage line, and how their help begins."""
+FIELDS = """
+## Fields of a cluster file
+
+Every object has `apiVersion` and `kind` as its first row says, and `metadata` with the fields of the cluster's.
+A mapping with one field stands in the row above it, as `exec.command`. "below": the mapping has a row of its own;
+"as": it has the fields of that row.
+
+| part | fields |
+|---|---|
+"""
+OF_EVERY_OBJECT = ("api_version", "kind")
 WORDS = {
     "str": "text",
     "int": "number",
@@ -130,16 +144,15 @@ WORDS = {
 def page() -> str:
     """Return the whole page."""
     importlib.import_module("testbed.command.cli")  # registers the verbs
-    parts = [HEAD]
+    repeated = _repeated()
+    parts = [HEAD, *_option_lines(repeated)]
     for section, names in SECTIONS.items():
         parts.append(f"\n## Verbs: {section[0].lower()}{section[1:]}\n\n")
         for name in names:
-            parts += _verb(f"testbed {name}", verbs.commands[name])
+            parts += _verb(f"testbed {name}", verbs.commands[name], repeated)
     parts += _agent_flags()
-    parts.append("\n## Fields of a cluster file\n")
-    documents: list[type[Model]] = [ClusterDocument]
-    documents += [kind.manifest()[0] for kind in MANIFESTS.values() if kind.manifest]
-    parts += _documents(documents)
+    parts.append(FIELDS)
+    parts += _documents([kind.manifest()[0] for kind in MANIFESTS.values() if kind.manifest])
     parts += _answers()
     parts += _agent_pages()
     parts.append("\n## Images\n\n| image | what runs |\n|---|---|\n")
@@ -147,21 +160,45 @@ def page() -> str:
     return "".join(parts)
 
 
-def _verb(path: str, command: click.Command) -> Iterator[str]:
-    context = click.Context(command, info_name=path)
-    usage = " ".join(command.collect_usage_pieces(context))
-    options = [one for one in command.params if isinstance(one, click.Option) and not one.hidden]
-    records = [option.get_help_record(context) or ("", "") for option in options]
-    is_shared = [names in SHARED and text.startswith(SHARED[names][1]) for names, text in records]
-    here = {names for (names, _), known in zip(records, is_shared, strict=True) if known}
-    shared = [short for names, (short, _) in SHARED.items() if names in here]
-    own = [record for record, known in zip(records, is_shared, strict=True) if not known]
+def _verb(path: str, command: click.Command, repeated: Sequence[Option]) -> Iterator[str]:
+    usage = " ".join(command.collect_usage_pieces(click.Context(command, info_name=path)))
+    options = _options(path, command)
+    known = {names for names, text in options if names in SHARED and text.startswith(SHARED[names][1])}
+    shared = [short for names, (short, _) in SHARED.items() if names in known]
+    shared += [f"`{names.split()[0].rstrip(',')}`" for names, text in repeated if (names, text) in options]
+    own = [(names, text) for names, text in options if names not in known and (names, text) not in repeated]
     also = f" ({', '.join(shared)})" if shared else ""
     yield f"### {path}\n`{path} {usage}`{also}: {_help(command)}\n"
-    yield from (f"- `{' '.join(names.split())}`: {' '.join(text.split())}\n" for names, text in own)
+    yield from _option_lines(own)
     if isinstance(command, click.Group):
         for name, inner in command.commands.items():
-            yield from _verb(f"{path} {name}", inner)
+            yield from _verb(f"{path} {name}", inner, repeated)
+
+
+def _options(path: str, command: click.Command) -> list[Option]:
+    context = click.Context(command, info_name=path)
+    options = [one for one in command.params if isinstance(one, click.Option) and not one.hidden]
+    records = [option.get_help_record(context) or ("", "") for option in options]
+    return [(" ".join(names.split()), " ".join(text.split())) for names, text in records]
+
+
+def _repeated() -> list[Option]:
+    """Return the options that several verbs have with the same words, beside those of SHARED."""
+    count = Counter(option for path, command in _commands("testbed", verbs) for option in _options(path, command))
+    found = [option for option, verbs_with_it in count.items() if verbs_with_it > 1 and option[0] not in SHARED]
+    spellings = Counter(names for names, _ in found)
+    return [(names, text) for names, text in found if spellings[names] == 1]
+
+
+def _commands(path: str, command: click.Command) -> Iterator[tuple[str, click.Command]]:
+    yield path, command
+    if isinstance(command, click.Group):
+        for name, inner in command.commands.items():
+            yield from _commands(f"{path} {name}", inner)
+
+
+def _option_lines(options: Iterable[Option]) -> Iterator[str]:
+    yield from (f"- `{names}`: {text}\n" for names, text in options)
 
 
 def _agent_flags() -> Iterator[str]:
@@ -194,6 +231,9 @@ def _answers() -> Iterator[str]:
         '"or missing": left out where it has no meaning.\n\n| verb, part | fields |\n|---|---|\n'
     )
     first_at: dict[Any, str] = {}
+    first_at |= {
+        _same_answer(answer): f"`{verb}`" for verb, answer in ANSWERS.items() if get_origin(answer) is not list
+    }
     for verb, answer in ANSWERS.items():
         kind, is_list = (get_args(answer)[0], True) if get_origin(answer) is list else (answer, False)
         said = _said(kind).removeprefix(f"`{verb} -o json`").lstrip(".,; ")
@@ -218,18 +258,30 @@ def _answer_rows(answer: Any, where: str, about: str, first_at: dict[Any, str]) 
         inner, suffix = _typed_dict_in(hints[name])
         meaning = said.get(name) or (_said(inner) if inner is not None else "")
         missing = " or missing" if name in answer.__optional_keys__ else ""
+        shape = None if inner is None else _same_answer(inner)
         if inner is None:
             words = _words(hints[name], null=True) + missing
-        elif inner in first_at:
-            words = f"{'list of ' * ('[]' in suffix)}mappings as {first_at[inner]}{missing}"
+        elif shape in first_at:
+            words = f"{'list of ' * ('[]' in suffix)}mappings as {first_at[shape]}{missing}"
         else:
-            first_at[inner] = f"{where} `{name}{suffix}`"
+            first_at[shape] = f"{where} `{name}{suffix}`"
             words = f"below{' or null' * (type(None) in get_args(hints[name]))}{missing}"
-            below.append((inner, first_at[inner]))
+            below.append((inner, first_at[shape]))
         lines.append(f"`{name}{suffix}` ({words}){': ' * bool(meaning)}{meaning}")
     yield f"| {where} | {'<br>'.join(map(_cell, lines))} |\n"
     for inner, place in below:
         yield from _answer_rows(inner, place, "", first_at)
+
+
+def _same_answer(answer: Any) -> Any:  # noqa: ANN401 - a TypedDict, and a key
+    """Return a key that mappings share whose fields are the same to a reader; one that holds others has its own."""
+    hints, said = get_type_hints(answer), _docstrings(answer)
+    if any(_typed_dict_in(hint)[0] is not None for hint in hints.values()):
+        return answer
+    missing = answer.__optional_keys__
+    return tuple(
+        (name, _words(hints[name], null=True), name in missing, said.get(name)) for name in _own_fields(answer)
+    )
 
 
 def _agent_pages() -> Iterator[str]:
@@ -278,40 +330,68 @@ def _said(answer: Any) -> str:  # noqa: ANN401 - a TypedDict
     return " ".join((inspect.getdoc(answer) or "").split())
 
 
-def _documents(documents: Sequence[type[Model]]) -> Iterator[str]:
-    """Yield a table for each kind of document, with a row for each mapping in it."""
-    first_at: dict[type[Model], str] = {}
+def _documents(manifests: Sequence[type[Model]]) -> Iterator[str]:
+    """Yield the rows of each kind of document, one for each mapping in it."""
+    first_at: dict[Any, str] = {}
+    documents: list[type[Model]] = [ClusterDocument, *manifests]
     for document in documents:
-        kind = get_args(document.model_fields["kind"].annotation)[0]
-        yield f"\n### {kind}\n\n| part | fields |\n|---|---|\n"
-        yield from _rows(document, kind, "", first_at)
+        fields = document.model_fields
+        kind, version = (get_args(fields[name].annotation)[0] for name in ("kind", "api_version"))
+        spec = _inner(fields["spec"].annotation)[0] if "spec" in fields else None
+        if spec is None:
+            yield from _rows(document, kind, "", first_at, f"**{kind}**, `{version}`")
+        else:
+            first_at[_same_fields(spec)] = f"`spec` of {kind}"
+            about = [_docstrings(document).get("spec") or inspect.getdoc(spec) or ""]
+            yield from _rows(spec, kind, "spec", first_at, f"**{kind}**, `{version}`: `spec`", about)
 
 
-def _rows(model: type[Model], kind: str, place: str, first_at: dict[type[Model], str]) -> Iterator[str]:
+def _rows(
+    model: type[Model], kind: str, place: str, first_at: dict[Any, str], where: str = "", about: Sequence[str] = ()
+) -> Iterator[str]:
     """Yield a row for a mapping, and one for each mapping in it that was not shown before."""
-    said = _docstrings(model)
-    lines, below = [], []
+    lines, below = list(about), []
     for name, field in model.model_fields.items():
+        if name in OF_EVERY_OBJECT and not place:
+            continue
         inner, suffix = _inner(field.annotation)
         path = f"{field.alias or name}{suffix}"
-        whole = f"{place}.{path}".lstrip(".")
-        meaning = said.get(name) or (inspect.getdoc(inner) or "" if inner is not None else "")
-        default = _default(field)
-        notes = [] if inner is not None or default in ("-", "required") else [f"default {default}"]
-        if default == "required":
-            notes.append("required")
-        if inner is None:
-            notes.insert(0, _words(field.annotation))
-        elif inner in first_at:
-            notes.append(f"as {first_at[inner]}")
+        meaning = _docstrings(model).get(name) or (inspect.getdoc(inner) or "" if inner is not None else "")
+        notes = ["required"] if field.is_required() else []
+        alone = _only_field(inner)
+        if alone is not None or inner is None:
+            path += f".{alone[0]}" if alone else ""
+            shown_field = alone[1] if alone else field
+            notes.insert(0, _words(shown_field.annotation))
+            notes += [f"default {_default(shown_field)}"] if _default(shown_field) not in ("-", "required") else []
         else:
-            first_at[inner] = f"`{whole}` of {kind}"
-            notes.append("below")
-            below.append((inner, whole))
+            whole = f"{place}.{path}".lstrip(".")
+            shown = _same_fields(inner)
+            if shown in first_at:
+                notes.append(f"as {first_at[shown]}")
+            else:
+                first_at[shown] = f"`{whole}` of {kind}"
+                notes.append("below")
+                below.append((inner, whole))
         lines.append(f"`{path}` ({', '.join(notes)}){': ' * bool(meaning)}{meaning}")
-    yield f"| {f'`{place}`' if place else kind} | {'<br>'.join(map(_cell, lines))} |\n"
+    yield f"| {where or f'{kind} `{place}`'} | {'<br>'.join(map(_cell, lines))} |\n"
     for inner, whole in below:
         yield from _rows(inner, kind, whole, first_at)
+
+
+def _only_field(model: type[Model] | None) -> tuple[str, FieldInfo] | None:
+    """Return the field of a mapping that has no other, with its name, if it is no mapping itself."""
+    fields = [] if model is None else [(field.alias or name, field) for name, field in model.model_fields.items()]
+    return fields[0] if len(fields) == 1 and _inner(fields[0][1].annotation)[0] is None else None
+
+
+def _same_fields(model: type[Model]) -> Any:  # noqa: ANN401 - a key
+    """Return a key that models share whose fields are the same to a reader; one that holds others has its own."""
+    fields = model.model_fields.items()
+    if any(_inner(field.annotation)[0] is not None for _, field in fields):
+        return model
+    said = _docstrings(model)
+    return tuple((name, _words(field.annotation), _default(field), said.get(name)) for name, field in fields)
 
 
 def _inner(kind: object) -> tuple[type[Model] | None, str]:

@@ -35,7 +35,7 @@ TABLES: Mapping[str, str] = {
     "N": "check of Kubernetes' own suite",
     "C": "as flannel does, or as its users ask",
     "P": "what must hold of network policies",
-    "Q": "case of a suite for network policies: what its probes get",
+    "Q": "case of a suite for network policies",
 }
 """The letter of each table, and what its rows are."""
 
@@ -50,6 +50,8 @@ class Row:
     """Issues of flannel-io/flannel that ask for it."""
     software: tuple[str, ...] = ()
     """Other programs that its tests run or compare with, names of SOFTWARE."""
+    suite: str = ""
+    """The suite whose case it is; cases that hold share a line."""
 
 
 VERSION = re.compile(r"\d+(?:\.\d+)+")
@@ -236,7 +238,7 @@ ROWS: Mapping[str, Row] = {
     "P9": Row("34 forged frames, to the same and to another node, under a default deny: none delivered"),
     "P10": Row("every backend and data path, IPv4 and IPv6"),
     "P11": Row("a node reaches its own pods; a pod with its node's network is a node"),
-    **{f"Q{number}": Row(described_case(case)) for number, case in enumerate(CASES, 1)},
+    **{f"Q{number}": Row(described_case(case), suite=case["like"]) for number, case in enumerate(CASES, 1)},
     "C1": Row("etcd's keys, values and leases as flanneld writes them", software=("flanneld", "etcd")),
     "C2": Row("subnet.env as flanneld writes it, to the byte", software=("flanneld",)),
     "C3": Row("device: flags, MTU, settings, address", software=("flanneld",)),

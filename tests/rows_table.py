@@ -26,6 +26,9 @@ PAGES: Mapping[str, tuple[str, str]] = {
     "compatibility.md": ("Results: as flannel", "C"),
 }
 """Page → its title, and the letters of its tables."""
+CASES = """
+Each case, and the answers that its probes must get: `tests/e2e/policies.yaml`. One that does not hold has a row here.
+"""
 HEAD = "Written by `scripts/reliability-table --write` from a run of all tests. [What it means](../reliability.md).\n"
 Report = Mapping[str, Mapping[str, Outcome]]
 Measurements = Mapping[str, Measured]
@@ -98,31 +101,53 @@ def table(letter: str, report: Report, measured: Measurements = NOTHING_MEASURED
     timed = letter in TIMED
     headings = ["row", TABLES[letter], *(["limit", "median, worst"] if timed else []), "our tests", "result"]
     lines = [f"| {' | '.join(headings)} |", "|---" * len(headings) + "|"]
-    for name, row in ROWS.items():
-        if name.startswith(letter):
-            tests = report.get(name, {})
-            times = [shown_limits(tests, measured), shown_times(tests, measured)] if timed else []
-            cells = (
-                name,
-                row.what.replace("|", "\\|") + (f" ({row.source})" if row.source else ""),
-                *times,
-                shown_tests(tests),
-                result(row, tests) + shown_misses(tests, measured),
-            )
-            lines.append(f"| {' | '.join(cells)} |")
+    for names in alike(letter, report):
+        first, row = names[0], ROWS[names[0]]
+        tests = {test: outcome for name in names for test, outcome in report.get(name, {}).items()}
+        times = [shown_limits(tests, measured), shown_times(tests, measured)] if timed else []
+        cells = (
+            f"{first} to {names[-1]}" if len(names) > 1 else first,
+            f"{len(names)} cases of {row.suite}" if len(names) > 1 else shown_row(row),
+            *times,
+            shown_tests(tests),
+            result(row, tests) + shown_misses(tests, measured),
+        )
+        lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
+def alike(letter: str, report: Report) -> list[list[str]]:
+    """Return the rows of one letter; neighbours of one suite that all hold are together."""
+    groups: list[list[str]] = []
+    for name, row in ROWS.items():
+        if not name.startswith(letter):
+            continue
+        before = groups[-1][0] if groups else name
+        holds = {result(ROWS[one], report.get(one, {})) for one in (before, name)} == {"holds"}
+        if groups and row.suite and ROWS[before].suite == row.suite and holds:
+            groups[-1].append(name)
+        else:
+            groups.append([name])
+    return groups
+
+
+def shown_row(row: Row) -> str:
+    """Return what a row asks, and who asks for it."""
+    return row.what.replace("|", "\\|") + (f" ({row.source})" if row.source else "")
+
+
 def software_table(report: Report, runs: Sequence[Ran]) -> str:
-    """Return what was run beside other programs, by program and version, as a Markdown table."""
-    lines = ["| software | version | when | row | what was run | result |", "|---|---|---|---|---|---|"]
+    """Return the programs beside which rows were run, with version and day, as a Markdown table."""
+    lines = ["| software | version | when | rows, by result |", "|---|---|---|---|"]
     for program in SOFTWARE:
         ran = next((ran for ran in runs if program in ran["versions"]), None)
         version, day = (ran["versions"][program], ran["day"]) if ran else ("", "")
+        rows: dict[str, list[str]] = {}
         for name, row in ROWS.items():
             if program in row.software:
-                cells = (program, version, day, name, row.what.replace("|", "\\|"), result(row, report.get(name, {})))
-                lines.append(f"| {' | '.join(cells)} |")
+                rows.setdefault(result(row, report.get(name, {})), []).append(name)
+        results = "; ".join(f"{words}: {', '.join(names)}" for words, names in rows.items())
+        lines.append(f"| {program} | {version} | {day} | {results} |")
     return "\n".join(lines)
 
 
@@ -130,7 +155,10 @@ def page(name: str, report: Report, measured: Measurements = NOTHING_MEASURED, r
     """Return a page of results, whole."""
     title, letters = PAGES[name]
     headings = {letter: TABLES[letter][:1].upper() + TABLES[letter][1:] for letter in letters}
-    tables = [f"\n## {headings[letter]}\n\n{table(letter, report, measured)}\n" for letter in letters]
+    tables = [
+        f"\n## {headings[letter]}\n{CASES if letter == 'Q' else ''}\n{table(letter, report, measured)}\n"
+        for letter in letters
+    ]
     if "C" in letters:
         tables.append(f"\n## Beside other software\n\n{software_table(report, runs)}\n")
     return "".join([f"# {title}\n\n{HEAD}", *tables])
