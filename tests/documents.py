@@ -33,9 +33,7 @@ TYPED_IN_ORDER = {
     (f"{GUIDE}/labs.md", "Several labs"): "",
     ("docs/exercises.md", ""): "",
     ("docs/trace.md", ""): "nginx_tomcat",
-    ("docs/troubleshooting.md", "`up` ends with exit code 3"): "",
-    ("docs/troubleshooting.md", "`up` ends with exit code 2"): "",
-    ("docs/troubleshooting.md", "`up` ends with exit code 1 and keeps the lab"): "nginx_tomcat",
+    ("docs/troubleshooting.md", "`up` fails"): "",
     ("docs/troubleshooting.md", "A pod is in CrashLoopBackOff"): "",
     ("docs/troubleshooting.md", "`ping: local error: message too long, mtu=1472`"): "nginx_tomcat",
 }
@@ -48,7 +46,6 @@ RUN_BY = {
     ("docs/walkthrough.md", ""): "tests/e2e/test_walkthrough.py",
     ("docs/walkthrough.zh-CN.md", ""): "tests/e2e/test_walkthrough.py",
     ("docs/troubleshooting.md", "Packets do not arrive"): "tests/e2e/test_troubleshooting.py",
-    ("docs/tutorial.md", ""): "tests/e2e/test_tutorial.py",
     (f"{GUIDE}/agent.md", ""): "tests/netns/test_machine_pages.py",
     **{
         ("docs/real-machines.md", section): "tests/netns/test_machine_pages.py"

@@ -29,21 +29,6 @@ BEFORE: Mapping[tuple[str, str], str] = {
     ("docs/troubleshooting.md", "A pod is in CrashLoopBackOff"): "sudo testbed up crash.yaml --timeout 5",
 }
 """(page, heading) → what has happened before its sessions."""
-BAD_CLUSTER = """apiVersion: testbed/v1
-kind: Cluster
-metadata: {name: bad}
-network: {Network: 10.42.0.0/16, Backend: {Type: udp}}
-underlay: {topology: singel, cidr: 172.16.0.0/24}
-nodes:
-  left: {ip: 172.16.1.11, color: blue}
----
-apiVersion: v1
-kind: Pod
-metadata: {name: web}
-spec:
-  nodeName: leftt
-  containers: [{name: nginx, image: nginx:1.25}]
-"""
 FILES: Mapping[str, str] = {
     "bad.yaml": """apiVersion: apps/v1
 kind: Deployment
@@ -111,8 +96,7 @@ def directory() -> Iterator[Path]:
     ids=[f"{page} {section}".strip() for page, section in TYPED_IN_ORDER],
 )
 def test_the_typed_commands_print_what_the_page_shows(page: str, section: str, cluster: str, directory: Path) -> None:
-    bad = {"bad.yaml": BAD_CLUSTER} if "troubleshooting" in page else {}
-    for name, text in {**FILES, **bad, **files_of(page)}.items():
+    for name, text in {**FILES, **files_of(page)}.items():
         (directory / name).write_text(text)
     typed = sessions_of(page, section)
     assert typed
