@@ -52,7 +52,6 @@ RUN_BY = {
         for section in (
             "The network config",
             "What it makes on a node",
-            "Pods",
             "Stop, restart, remove",
             "Beside real flannelds",
         )

@@ -8,6 +8,7 @@ Text comes from where it is anyhow: help of the command lines, docstrings of the
 import ast
 import importlib
 import inspect
+import re
 import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -121,12 +122,14 @@ FIELDS = """
 ## Fields of a cluster file
 
 Every object has `apiVersion` and `kind` as its first row says, and `metadata` with the fields of the cluster's.
-A mapping with one field stands in the row above it, as `exec.command`. "below": the mapping has a row of its own;
-"as": it has the fields of that row.
+A mapping with one or two fields that need no words stands in the row above it, with these in brackets. "below": the
+mapping has a row of its own; "as": it has the fields of that row.
 
 | part | fields |
 |---|---|
 """
+SMALL = 2
+"""Fields of a mapping that needs no row of its own, if they need no words."""
 OF_EVERY_OBJECT = ("api_version", "kind")
 WORDS = {
     "str": "text",
@@ -214,13 +217,22 @@ def _agent_flags() -> Iterator[str]:
 
 
 def _help(command: click.Command) -> str:
-    """Paragraphs as they are; what click must not wrap (behind `\\b`) stays in its lines."""
-    paragraphs = []
+    """Paragraphs as they are; of what click must not wrap (behind `\\b`) each line is an item."""
+    paragraphs: list[str] = []
     for paragraph in inspect.cleandoc(command.help or "").split("\n\n"):
-        kept = paragraph.startswith("\b")
-        text = paragraph.removeprefix("\b\n")
-        paragraphs.append(f"```text\n{text}\n```" if kept else text)
-    return "\n\n".join(paragraphs).replace("\n\n```", "\n```")
+        if paragraph.startswith("\b\n"):
+            paragraphs[-1] += "".join(f"\n{_example(line)}" for line in paragraph.splitlines()[1:])
+        else:
+            paragraphs.append(paragraph)
+    return "\n\n".join(paragraphs)
+
+
+def _example(line: str) -> str:
+    """Return `COMMAND   MEANING` as an item of a list; `SHELL:   COMMAND` too."""
+    first, *rest = re.split(r"\s{2,}", line.strip(), maxsplit=1)
+    if first.endswith(":"):
+        return f"- {first} `{rest[0]}`"
+    return f"- `{first}`{': ' * bool(rest)}{''.join(rest)}"
 
 
 def _answers() -> Iterator[str]:
@@ -261,6 +273,9 @@ def _answer_rows(answer: Any, where: str, about: str, first_at: dict[Any, str]) 
         shape = None if inner is None else _same_answer(inner)
         if inner is None:
             words = _words(hints[name], null=True) + missing
+        elif _is_small_answer(inner):
+            words = "; ".join(f"`{one}`: {_words(hint, null=True)}" for one, hint in get_type_hints(inner).items())
+            words += f"{'; or null' * (type(None) in get_args(hints[name]))}{missing}"
         elif shape in first_at:
             words = f"{'list of ' * ('[]' in suffix)}mappings as {first_at[shape]}{missing}"
         else:
@@ -271,6 +286,13 @@ def _answer_rows(answer: Any, where: str, about: str, first_at: dict[Any, str]) 
     yield f"| {where} | {'<br>'.join(map(_cell, lines))} |\n"
     for inner, place in below:
         yield from _answer_rows(inner, place, "", first_at)
+
+
+def _is_small_answer(answer: Any) -> bool:  # noqa: ANN401 - a TypedDict
+    """Return whether a mapping fits into the row above, as `_is_small` says; none of its fields may be missing."""
+    hints = get_type_hints(answer).values()
+    plain = all(_typed_dict_in(hint)[0] is None for hint in hints) and not answer.__optional_keys__
+    return plain and len(hints) <= SMALL and not _docstrings(answer)
 
 
 def _same_answer(answer: Any) -> Any:  # noqa: ANN401 - a TypedDict, and a key
@@ -357,17 +379,13 @@ def _rows(
         inner, suffix = _inner(field.annotation)
         path = f"{field.alias or name}{suffix}"
         meaning = _docstrings(model).get(name) or (inspect.getdoc(inner) or "" if inner is not None else "")
-        notes = ["required"] if field.is_required() else []
-        alone = _only_field(inner)
-        if alone is not None or inner is None:
-            path += f".{alone[0]}" if alone else ""
-            shown_field = alone[1] if alone else field
-            notes.insert(0, _words(shown_field.annotation))
-            notes += [f"default {_default(shown_field)}"] if _default(shown_field) not in ("-", "required") else []
-        else:
+        notes = _notes(field) if inner is None else ["required"] if field.is_required() else []
+        if inner is not None:
             whole = f"{place}.{path}".lstrip(".")
             shown = _same_fields(inner)
-            if shown in first_at:
+            if _is_small(inner):
+                notes.append("; ".join(_small_fields(inner)))
+            elif shown in first_at:
                 notes.append(f"as {first_at[shown]}")
             else:
                 first_at[shown] = f"`{whole}` of {kind}"
@@ -379,10 +397,22 @@ def _rows(
         yield from _rows(inner, kind, whole, first_at)
 
 
-def _only_field(model: type[Model] | None) -> tuple[str, FieldInfo] | None:
-    """Return the field of a mapping that has no other, with its name, if it is no mapping itself."""
-    fields = [] if model is None else [(field.alias or name, field) for name, field in model.model_fields.items()]
-    return fields[0] if len(fields) == 1 and _inner(fields[0][1].annotation)[0] is None else None
+def _notes(field: FieldInfo) -> list[str]:
+    """Return the type of a field that is no mapping, and its default."""
+    default = _default(field)
+    said = [] if default == "-" else ["required"] if default == "required" else [f"default {default}"]
+    return [_words(field.annotation), *said]
+
+
+def _is_small(model: type[Model]) -> bool:
+    """Return whether a mapping fits into the row above: one or two fields without words, none of them a mapping."""
+    fields = model.model_fields.values()
+    return len(fields) <= SMALL and not _docstrings(model) and all(_inner(one.annotation)[0] is None for one in fields)
+
+
+def _small_fields(model: type[Model]) -> Iterator[str]:
+    for name, field in model.model_fields.items():
+        yield f"`{field.alias or name}`: {', '.join(_notes(field))}"
 
 
 def _same_fields(model: type[Model]) -> Any:  # noqa: ANN401 - a key

@@ -124,7 +124,7 @@ class EtcdSpec(Model):
     tls: bool = True
     """TLS in both directions, and a user for each agent that may write only its own keys."""
     program: Annotated[str, Field(min_length=1)] = "etcd"
-    """The members' program, for another version: a name on PATH, or a path outside /tmp, /var/tmp and /run."""
+    """The members' program, of any version with 3.4's flags: a name on PATH, or a path outside /tmp, /var/tmp and /run."""
 
     @model_validator(mode="after")
     def _members_only(self) -> "EtcdSpec":
@@ -207,6 +207,7 @@ class UnderlaySpec(Model):
     switch: Literal["bridge", "ovs"] = "bridge"
     """The kind of switches: Linux bridges, or Open vSwitch in user space (package openvswitch-switch)."""
     gateway: Address | None = None
+    """The router's address; by default number 10 of `cidr`."""
     mtu: Annotated[int, within(MIN_UNDERLAY_MTU, MAX_UNDERLAY_MTU)] = 1500
     """In bytes, including the IPv4 header, without the link header."""
 
@@ -233,10 +234,12 @@ class NodeSpec(Model):
     """One machine; without `ip` it gets the next free one, without `subnet` its agent leases any."""
 
     ip: Address | None = None
+    """By default host number 101 of the underlay's range, or a later one."""
     subnet: Network | None = None
     ipv6_subnet: Network6 | None = None
     """For `subnet`, on a network with EnableIPv6."""
     reserved: bool = False
+    """Whether the subnet's key in etcd is a reservation, which never expires."""
     labels: dict[LabelKey, LabelValue] = Field(default_factory=dict)
     """For `nodeSelector`, in addition to kubernetes.io/hostname, kubernetes.io/os and kubernetes.io/arch."""
     agent: AgentSpec | None = None

@@ -38,7 +38,7 @@ class ServicePort(Model):
     target_port: Annotated[Annotated[int | str, PlainValidator(check_port_or_name)] | None, LEFT_OUT_AT_ZERO] = None
     """Of the pods: a number, or the name of a container's port; None: the same number."""
     node_port: Annotated[Annotated[int, within(*NODE_PORTS)] | None, LEFT_OUT_AT_ZERO] = None
-    """A port that every node also answers on; None: chosen, if the Service has type NodePort."""
+    """A port from 30000 to 32767 that every node also answers on; None: chosen, if the Service has type NodePort."""
 
 
 class ClientIPConfig(Model):
@@ -64,7 +64,7 @@ class ServiceSpec(Model):
     publish_not_ready_addresses: bool = False
     """Whether pods that are not ready are endpoints too."""
     cluster_ip: Annotated[str, AfterValidator(_check_cluster_ip)] | None = Field(default=None, alias="clusterIP")
-    """An address of the service range; `None` as text: headless, known by name only; by default chosen."""
+    """An address of 10.96.0.0/12 (.0.10 is the DNS); by default the same for the same name. `None` as text: headless."""
     cluster_ips: Annotated[tuple[Annotated[str, AfterValidator(_check_cluster_ip)], ...], Field(strict=False)] = Field(
         default=(), alias="clusterIPs"
     )
