@@ -124,7 +124,7 @@ class EtcdSpec(Model):
     tls: bool = True
     """TLS in both directions, and a user for each agent that may write only its own keys."""
     program: Annotated[str, Field(min_length=1)] = "etcd"
-    """The members' program, of any version with 3.4's flags: a name on PATH, or a path outside /tmp, /var/tmp and /run."""
+    """The members' program, of any version with 3.4's flags: a name on PATH, or a path outside /tmp, /var/tmp, /run."""
 
     @model_validator(mode="after")
     def _members_only(self) -> "EtcdSpec":

@@ -359,7 +359,8 @@ _RECIPES: Mapping[str, Callable[[Container, Mapping[str, str]], _Image]] = {
 }
 
 RECIPES: Mapping[str, str] = {
-    "nginx": "a real nginx on port 80; NGINX_UPSTREAM=ADDRESS:PORT, or NAME:PORT (looked up at its start), makes it a reverse proxy",
+    "nginx": "a real nginx on port 80; NGINX_UPSTREAM=ADDRESS:PORT makes it a reverse proxy"
+    " (or NAME:PORT, looked up once, at its start)",
     "tomcat": "a real Tomcat 10 on port 8080 with one page",
     "shell": "the machine's own tools; sleeps",
     "echo": "HTTP and UDP on one port, 8080 unless `ports` or PORT sets another: /hostname, /clientip, /echo",

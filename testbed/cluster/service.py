@@ -64,7 +64,7 @@ class ServiceSpec(Model):
     publish_not_ready_addresses: bool = False
     """Whether pods that are not ready are endpoints too."""
     cluster_ip: Annotated[str, AfterValidator(_check_cluster_ip)] | None = Field(default=None, alias="clusterIP")
-    """An address of 10.96.0.0/12 (.0.10 is the DNS); by default the same for the same name. `None` as text: headless."""
+    """An address of 10.96.0.0/12 (.0.10 is the DNS); by default one that follows from the name. `None`: headless."""
     cluster_ips: Annotated[tuple[Annotated[str, AfterValidator(_check_cluster_ip)], ...], Field(strict=False)] = Field(
         default=(), alias="clusterIPs"
     )
