@@ -21,7 +21,7 @@ from pyroute2.netlink.rtnl import RTM_NEWNEIGH
 from pyroute2.netlink.rtnl.ndmsg import ndmsg
 
 from agent.errors import AgentError, EnvironmentMissing, NetlinkError
-from agent.kernel.diff import (
+from agent.kernel.changes import (
     AddAddress,
     AddLink,
     Change,
@@ -38,13 +38,12 @@ from agent.kernel.diff import (
     WriteSysctl,
 )
 from agent.kernel.journal import Journal
+from agent.kernel.messages import FOU, PERMANENT
 from agent.kernel.read import (
     ADDRESS_FAMILIES,
     ALREADY_GONE,
-    FOU,
     LARGEST_SEQUENCE_NUMBER,
     MAIN_TABLE,
-    PERMANENT,
     link,
 )
 from agent.kernel.values import (

@@ -13,7 +13,8 @@ from typing import Protocol, Self
 from pyroute2.iproute.linux import IPRoute
 from pyroute2.netlink.rtnl import RTM_DELLINK, RTM_DELNEIGH, RTM_NEWLINK, RTM_NEWNEIGH
 
-from agent.kernel.read import BRIDGE_FAMILY, Message
+from agent.kernel.messages import Message
+from agent.kernel.read import BRIDGE_FAMILY
 
 # Multicast groups of NETLINK_ROUTE, linux/rtnetlink.h.
 LINKS = 0x1

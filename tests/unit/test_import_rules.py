@@ -145,6 +145,10 @@ MUST_NOT = {  # modules: {import: why}
 }
 
 PURE = (  # decide in values: no sockets, no processes, no clock of their own
+    "agent.kernel.changes",
+    "agent.kernel.diff",
+    "agent.kernel.messages",
+    "agent.kernel.values",
     "agent.leases.allocator",
     "agent.netconfig.backend_options",
     "agent.netconfig.config",
