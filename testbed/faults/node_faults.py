@@ -14,11 +14,12 @@ from testbed.faults.ledger import FaultImpossible, Injected, Injector
 from testbed.faults.machines import TABLE_PREFIX, run
 from testbed.lab.etcd import TLS_DIRECTORY
 from testbed.lab.events import Events
+from testbed.lab.machines import OverlayNode
 from testbed.lab.node import JOURNAL, LabNode
 from testbed.lab.nodes import Nodes
 from testbed.lab.pod_guard import TABLE
 from testbed.lab.pods import Pods
-from testbed.lab.underlay import LabUnderlay, OverlayNode
+from testbed.lab.underlay import LabUnderlay
 from testbed.lab.underlay_growth import give_address
 from testbed.plain_files import replace_plain
 from testbed.spelling import listed

@@ -7,8 +7,9 @@ from ipaddress import IPv4Address, IPv4Interface
 from agent.kernel.values import IPAddress
 from testbed.cluster.underlay_plan import MachinePlan, UnderlayPlan
 from testbed.cluster.wiring import Cable
+from testbed.lab.machines import OverlayNode
 from testbed.lab.node import LabNode
-from testbed.lab.underlay import LabUnderlay, OverlayNode
+from testbed.lab.underlay import LabUnderlay
 
 
 def add_machine(underlay: LabUnderlay, plan: UnderlayPlan, name: str, cable: Cable) -> OverlayNode:

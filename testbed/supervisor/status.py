@@ -14,8 +14,8 @@ from testbed.cluster.device_names import OVERLAY_DEVICES
 from testbed.control.answers.lab import Description, EtcdMemberStatus, MachineStatus, NodeStatus, PodLine, StatusAnswer
 from testbed.errors import NoSubnetYet
 from testbed.faults.verbs import explained_by
+from testbed.lab.machines import OverlayNode
 from testbed.lab.node import HEALTH_PORT, AgentState, LabNode
-from testbed.lab.underlay import OverlayNode
 from testbed.plain_files import read_plain
 from testbed.pods.cni_network import CNI_EVENT
 from testbed.pods.pod import Pod
