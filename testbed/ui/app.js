@@ -14,7 +14,7 @@ const TYPE_SIZES = [14, 17, 20, 24];
 const HINT = "Click two pods to send a packet. Space plays, ← → step, wheel zooms, drag pans; t type, d dark, f path, 0 all.";
 const calm = matchMedia("(prefers-reduced-motion: reduce)").matches;
 
-const state = { edges: "", rates: {}, ports: {}, pods: [], services: [], texts: [], chosen: null, thing: null, way: null, whole: null, view: null };
+const state = { edges: "", unanswered: "", rates: {}, ports: {}, pods: [], services: [], texts: [], chosen: null, thing: null, way: null, whole: null, view: null };
 const player = { at: 0, part: 0, playing: false, drawn: 0, speed: 1 }; // at: number of the hop in the list, from 0
 
 // --- small things -------------------------------------------------------------------------------------------------
@@ -127,9 +127,12 @@ async function showPolicies() {
   const pod = state.chosen;
   let answer = null;
   try {
-    if (pod !== null) answer = await ask("policies", { pod });
+    if (pod !== null) {
+      answer = await ask("policies", { pod });
+      sayUnanswered("");
+    }
   } catch (failure) {
-    say(String(failure.message), true);
+    sayUnanswered(String(failure.message));
   }
   const svg = picture();
   if (!svg || pod !== state.chosen) return;
@@ -141,6 +144,18 @@ async function showPolicies() {
   const holder = document.createElementNS(SVG, "svg");
   holder.innerHTML = edges;
   svg.append(...holder.childNodes);
+}
+
+// What repeats itself is said once: when it fails, and when it works again.
+function sayUnanswered(failure) {
+  if (failure !== state.unanswered) say(failure || "the lab answers again", failure !== "");
+  state.unanswered = failure;
+}
+
+// Policies come and go without a message.
+async function followPolicies() {
+  if (state.chosen !== null) await showPolicies();
+  setTimeout(followPolicies, 1000);
 }
 
 function choose(name) {
@@ -712,4 +727,4 @@ setTheme(matchMedia("(prefers-color-scheme: dark)").matches);
 makeTabs();
 markChosen();
 listen();
-setInterval(() => state.chosen !== null && showPolicies(), 1000); // policies come and go without a message
+followPolicies();

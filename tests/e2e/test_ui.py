@@ -12,11 +12,12 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from testbed.control.wire import CONTROL_SOCKET
 from testbed.pytest_plugin import NewLab
 from tests.browser import ENTER, LEFT, RIGHT, SHIFT, Browser, browser
 from tests.e2e.command import read_until, run_verb
 from tests.e2e.lab import Lab
-from tests.waiting import wait_until
+from tests.waiting import constantly, wait_until
 
 ONLY_NGINX = """
 apiVersion: networking.k8s.io/v1
@@ -413,6 +414,36 @@ def test_a_fault_is_listed_and_the_button_heals_it(window: Browser, broken_lab: 
         timeout_s=10,
         what="the cable is drawn as plugged in",
     )
+
+
+@pytest.mark.slow
+def test_a_lab_that_does_not_answer_for_a_chosen_pod_is_reported_once_and_so_is_its_return(
+    window: Browser, broken_lab: Lab
+) -> None:
+    window.run(
+        """
+        document.getElementById("table-facts").replaceChildren();
+        window.said = [];
+        const outcome = document.getElementById("outcome");
+        new MutationObserver(() => said.push(outcome.textContent)).observe(outcome, { childList: true });
+        """
+    )
+
+    def said() -> list[str]:
+        return list(window.run("return window.said"))
+
+    socket = Path(broken_lab.json("status")["rundir"]) / CONTROL_SOCKET
+    window.click("#picture g.pod[data-pod=tomcat]")
+    window.wait_text("#table-facts h3", lambda texts: texts == ["pod tomcat"], 10, "the click's own question")
+    socket.rename(socket.with_suffix(".hidden"))
+    try:
+        wait_until(said, timeout_s=10, what="the failure")
+        constantly(lambda: len(said()) == 1, for_s=5, what="the failure is not repeated")
+    finally:
+        socket.with_suffix(".hidden").rename(socket)
+    wait_until(lambda: said()[1:] == ["the lab answers again"], timeout_s=10, what="the lab's return")
+    constantly(lambda: len(said()) == 2, for_s=3, what="nothing more is said")
+    window.click("#picture g.pod[data-pod=tomcat]")
 
 
 @pytest.mark.slow
