@@ -105,16 +105,15 @@ class Names:
                 self._pause_s = max(BATCH_S, PATIENCE * (self._published_at - started))
 
     def _bring_up_to_date(self, server: NameServer) -> None:
-        self._write(server)
-        if not self._unserved:
-            return
         try:
-            server.reload(sorted(self._unserved))
-        except NameServerFailed as failure:
+            self._write(server)
+            if self._unserved:
+                server.reload(sorted(self._unserved))
+                self._unserved = frozenset()
+        except (NameServerFailed, OSError) as failure:
             self._report(str(failure))
-            return
-        self._unserved = frozenset()
-        self._report("")
+        else:
+            self._report("")
 
     def why_not_served(self) -> list[str]:
         """Return the DNS's problems, one line each; empty if it serves the newest zones, and in a lab without DNS."""

@@ -13,7 +13,7 @@ from testbed.control.client import ask
 from testbed.control.questions import APPLY
 from tests.e2e.dns_load import QUESTIONS_PER_S, Questions
 from tests.e2e.lab import Lab, lab_of
-from tests.waiting import wait_until
+from tests.waiting import constantly, wait_until
 
 SERVICES = "default.svc.cluster.local"
 DNS = "10.96.0.10"
@@ -255,6 +255,29 @@ def test_a_server_that_does_not_answer_is_shown(lab: Lab) -> None:
 
 
 @pytest.mark.slow
+def test_a_zone_that_cannot_be_written_is_reported_and_written_later(lab: Lab) -> None:
+    zone = Path(f"/proc/{lab.json('status')['pid']}/root/run/dns/cluster.local.zone")
+
+    def reasons() -> list[str]:
+        return [event["reason"] for event in lab.handle.events()]
+
+    before = reasons().count("NamesNotPublished")
+    zone.unlink()
+    zone.mkdir()  # no file can replace it
+    try:
+        apply(lab, headless("late"))
+        wait_until(lambda: reasons().count("NamesNotPublished") > before, timeout_s=10, what="an event")
+        constantly(lambda: reasons().count("NamesNotPublished") == before + 1, for_s=3, what="one event")
+    finally:
+        zone.rmdir()
+    try:
+        wait_until(
+            lambda: answer(lab, "client1", f"late.{SERVICES} A") == sorted(WEB.values()), timeout_s=10, what="the name"
+        )
+    finally:
+        lab.must("delete", "service", "late")
+
+
 def test_a_lab_without_dns_has_no_names(tmp_path: Path) -> None:
     file = tmp_path / "none.yaml"
     file.write_text(
