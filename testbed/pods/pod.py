@@ -1,11 +1,8 @@
-"""A pod: a pause process that holds its namespaces, its link to the node's bridge, and its containers.
+"""A pod: its sandbox, its volumes, and its containers, which run while the sandbox does.
 
-The pause process is supervised like every other process. When it dies, the pod is not ready, its containers are ended,
-its link is removed and its address stays reserved; then the pod is rebuilt with the same address.
+When the pause process dies, the pod is not ready and its containers are ended; then they start in the new sandbox.
 """
 
-import contextlib
-import subprocess
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -14,19 +11,15 @@ from typing import Any, Literal, NamedTuple
 
 from testbed.cgroups.groups import Groups
 from testbed.cluster.manifest import PodManifest
-from testbed.cni.runtime import CniFailed
-from testbed.places import PAUSE
-from testbed.plain_files import plain
-from testbed.pods import pod_network
 from testbed.pods.container_document import ContainerPlace
-from testbed.pods.kept_logs import LIVING, PAUSE_LOG, keep_end
+from testbed.pods.kept_logs import LIVING, keep_end
 from testbed.pods.pod_config import Lookup, no_configs
 from testbed.pods.pod_container import PodContainer
-from testbed.pods.pod_network import PodAddresses, PodHost, PodNetwork
+from testbed.pods.pod_network import PodHost, PodNetwork
 from testbed.pods.pod_state import PodStatus, container_status, pod_phase, pod_state, rfc3339, why_not_ready
+from testbed.pods.sandbox import PodSandbox
 from testbed.pods.volumes import PodVolumes
-from testbed.processes import namespaces as ns
-from testbed.processes.supervise import RestartPolicy, Supervised
+from testbed.processes.supervise import Supervised
 from testbed.processes.warm_parent import WarmParent
 
 __all__ = ["OnEvent", "Pod", "PodHost", "PodStatus"]
@@ -74,21 +67,13 @@ class Pod:
         self.key = spec.key
         self.name = str(spec.key)
         """Its unique name in the lab."""
-        self._addresses: PodAddresses | None = None
-        self._sandbox_failure = ""
-        """Why the pod has no network; empty if it has one, or none was tried."""
-        self.attempts = 0
-        """How often its namespaces and network were made, successfully or not."""
         self._host = host
-        self._network = network
         self._on_event = on_event
         self._on_change = on_change
         self._resolv_conf = resolv_conf
         self._warm_shims = warm_shims
-        self._before_link = before_link
         self._lookup = lookup
         self._groups = groups
-        self._netns_directory = netns_directory
         self._directory = host.rundir / "pods" / self.key.file_name
         self._volumes = PodVolumes(self._directory, spec, lookup)
         self._unmounted = ""
@@ -96,9 +81,16 @@ class Pod:
         self._logs = host.logs / LIVING / self.key.file_name
         self.containers = self._make_containers()
         self.init_containers = self._make_containers(initial=True)
-        self._pause: Supervised | None = None
-        self._undo = contextlib.ExitStack()
-        """Removes the link and the name of the running sandbox."""
+        self.sandbox = PodSandbox(
+            spec,
+            host,
+            network,
+            logs=self._logs,
+            netns_directory=netns_directory,
+            before_link=before_link,
+            report=self._report,
+            on_change=on_change,
+        )
         self._turn = threading.RLock()
         self._starting = threading.Lock()
         """One thread at a time starts it; not `_turn`, which the pause process's reports acquire."""
@@ -117,49 +109,27 @@ class Pod:
     @property
     def pause_pid(self) -> int | None:
         """Return the process that holds the pod's namespaces, in the lab's PID namespace; None if there is none."""
-        return self._pause.pid if self._pause is not None else None
+        return self.sandbox.pid
 
     @property
     def address(self) -> str | None:
         """Return the pod's address; None before it has one."""
-        return None if self._addresses is None else str(self._addresses.ipv4)
+        return self.sandbox.address
 
     @property
     def ipv6_address(self) -> str | None:
         """Return its IPv6 address, in addition, on a dual-stack network."""
-        return None if self._addresses is None or self._addresses.ipv6 is None else str(self._addresses.ipv6)
+        return self.sandbox.ipv6_address
 
     @property
     def host_end(self) -> str | None:
         """Return the name of the node's end of the pod's link; None while it has none, or it is not known."""
-        return None if self.manifest.spec.host_network else self._network.host_end(self.manifest)
-
-    @property
-    def plugin_calls(self) -> list[str]:
-        """Return the last calls of CNI plugins for this pod, one line each."""
-        return self._network.calls(self.manifest)
-
-    @property
-    def sandbox_failure(self) -> str:
-        """Return why its namespaces and network could not be made the last time; empty if they could."""
-        return self._sandbox_failure
+        return self.sandbox.host_end
 
     @property
     def leaves(self) -> bool:
         """Return whether it is being deleted, unlike a pod whose node lost its power."""
         return self._leaves
-
-    def reserve_address(self) -> None:
-        """Reserve the pod's addresses in its node's subnet, the current ones if it has some; nothing if plugins choose
-        them.
-
-        With hostNetwork they are the node's. Raises OSError with a message if the node has no subnet or no free
-        address.
-        """
-        if self.manifest.spec.host_network:
-            self._addresses = PodAddresses(self._host.address, self._host.ipv6_address)
-        else:
-            self._addresses = self._network.reserve(self.manifest) or self._addresses
 
     def start(self) -> None:
         """Build the pod; return once every container's first process was started or failed to start.
@@ -172,7 +142,8 @@ class Pod:
 
     def _start(self) -> None:
         with self._turn:
-            if self._pause is not None and self._pause.state in ("running", "backoff"):
+            pause = self.sandbox.pause
+            if pause is not None and pause.state in ("running", "backoff"):
                 return
             if self._terminating:
                 # After a stop it is a new pod: restarts start at zero, and completed containers run again.
@@ -184,11 +155,9 @@ class Pod:
             self._started_at = time.time()
             self._logs.mkdir(parents=True, exist_ok=True)
             self._volumes.mount()
-            self._pause = Supervised(
-                f"{self.name}/pause", self._build_sandbox, RestartPolicy("Always"), self._pause_changed
-            )
+            pause = self.sandbox.prepare(self._pause_changed)
         # Outside the lock, like later starts: the callback acquires it.
-        self._pause.start()
+        pause.start()
 
     def stop(self, grace_s: float | None = None) -> None:
         """End the pod: TERM, then KILL after the grace period; remove link, volumes and namespaces, keep the address
@@ -200,27 +169,21 @@ class Pod:
         self._terminate()
         with self._turn:
             self._stop_containers(grace)
-        if self._pause is not None:
+        if self.sandbox.pause is not None:
             # Outside the lock: its watching thread may be waiting for it.
-            self._pause.stop(grace_s=1.0)
+            self.sandbox.pause.stop(grace_s=1.0)
         with self._turn:
-            self._undo.close()
+            self.sandbox.remove()
         self._volumes.remove()
 
     def rebuild(self) -> None:
         """Make its namespaces, network and containers again, at once. Raises OSError as `start`."""
-        if self._pause is not None and self.pause_pid is not None:
-            # Without the delay that earlier failures have earned.
-            self._pause.try_now()
-            self._pause.kill()
-        elif self._pause is not None and self._pause.state == "backoff":
-            self._pause.try_now()
-        else:
+        if not self.sandbox.rebuild():
             self.start()
 
     def relabel(self, manifest: PodManifest) -> None:
         """Take labels and annotations from another manifest of this pod, without a restart."""
-        self.manifest = manifest
+        self.manifest = self.sandbox.manifest = manifest
         self._on_change()
 
     def written_manifest(self) -> dict[str, Any]:
@@ -250,35 +213,14 @@ class Pod:
         """Stop the pod and release its address. The end of the logs stays for a while."""
         self.stop(grace_s)
         keep_end(self._host.logs, self.key.file_name)
-        self._network.release(self.manifest)
+        self.sandbox.release_address()
         self._report("Normal", "Killing", f"pod {self.name} is gone")
 
     def repair_link(self) -> None:
-        """Reconnect the pod's link to the bridge if it is no longer a port of it.
-
-        Raises OSError. If the node's subnet has changed, the pod is rebuilt with another address: the old one may
-        belong to another node. (kubelet and dockerd leave such pods alone; they need a restart by hand.)
-        """
+        """Reconnect the pod's link to the bridge, or rebuild the pod in its node's new subnet. Raises OSError."""
         with self._turn:
-            self._follow_subnet()
-            linked = self.pause_pid is not None and not self.manifest.spec.host_network
-            if linked and self._pause is not None and self._addresses is not None and not self._terminating:
-                try:
-                    done = self._network.repair(self.manifest, self._addresses)
-                except CniFailed as failure:
-                    self._report("Warning", "SandboxChanged", f"{failure}: the pod is rebuilt")
-                    self._pause.kill()
-                    return
-                if done:
-                    self._report("Warning", "LinkMended", done)
-
-    def _follow_subnet(self) -> None:
-        if self._pause is None or not self.pause_pid or self._terminating or self._addresses is None:
-            return
-        if not self.manifest.spec.host_network and not self._network.is_current(self.manifest, self._addresses):
-            message = f"{self._host.name} now has {self._host.subnet}, which does not contain {self.address}"
-            self._report("Warning", "SubnetChanged", f"{message}: the pod is rebuilt")
-            self._pause.kill()
+            if not self._terminating:
+                self.sandbox.repair_link()
 
     def follow_configs(self) -> None:
         """Update volumes, and start containers that waited for a ConfigMap or Secret."""
@@ -322,7 +264,7 @@ class Pod:
             containers=containers,
             started_at=None if self._started_at is None else rfc3339(self._started_at),
             why_not_ready=self._unmounted
-            or (self._sandbox_failure if not sandbox else "")
+            or (self.sandbox.failure if not sandbox else "")
             or (waits_for.why if waits_for and sandbox else why_not_ready(containers, sandbox=sandbox)),
             pause_pid=pause_pid,
             terminating=self._terminating,
@@ -398,89 +340,19 @@ class Pod:
             for container in (spec.init_containers if initial else spec.containers)
         }
 
-    def _build_sandbox(self) -> subprocess.Popen[bytes]:
-        """Create pause process, link and name; all or nothing. Raises OSError."""
-        try:
-            pause = self._try_sandbox()
-        except OSError as error:
-            self._sandbox_failure = str(error)
-            self._on_change()
-            raise
-        else:
-            self._sandbox_failure = ""
-        finally:
-            self.attempts += 1
-        return pause
-
-    def _try_sandbox(self) -> subprocess.Popen[bytes]:
-        with contextlib.ExitStack() as undo:
-            self.reserve_address()
-            pause = ns.in_new_thread(self._spawn_pause)
-            undo.callback(_end, pause)
-            if not self.manifest.spec.host_network:
-                self._link(pause.pid, undo)
-            if self._netns_directory is not None:
-                undo.callback(pod_network.unbind_name, self._netns_directory, self.key.file_name)
-                pod_network.bind_name(self._netns_directory, self.key.file_name, pause.pid)
-            self._undo = undo.pop_all()
-        return pause
-
-    def _link(self, pause_pid: int, undo: contextlib.ExitStack) -> None:
-        """Connect the pod; `_before_link` is called as soon as its addresses are known. Raises OSError."""
-        chosen_by_plugins = self._addresses is None
-        if not chosen_by_plugins:
-            self._before_link()
-        undo.callback(self._unlink, chosen_by_plugins)
-        self._addresses = self._network.connect(self.manifest, pause_pid)
-        if chosen_by_plugins:
-            self._before_link()
-
-    def _unlink(self, chosen_by_plugins: bool) -> None:
-        self._network.disconnect(self.manifest)
-        if chosen_by_plugins:
-            # Another pod may get them next.
-            self._addresses = None
-
-    def _spawn_pause(self) -> subprocess.Popen[bytes]:
-        """Start it in a new thread: the child inherits that thread's namespaces, and is our child all the same."""
-        shared = self.manifest.spec.share_process_namespace
-        of_node = self.manifest.spec.host_network
-        with open(self._logs / PAUSE_LOG, "ab", opener=plain) as log:
-            # The thread needs its own root to enter another mount namespace.
-            ns.unshare(ns.CLONE_FS)
-            ns.enter(self._host.pid, ns.CLONE_NEWNS | (ns.CLONE_NEWNET if of_node else 0))
-            own = ns.CLONE_NEWIPC | ns.CLONE_NEWUTS | (0 if of_node else ns.CLONE_NEWNET)
-            ns.unshare(own | (ns.CLONE_NEWPID if shared else 0))
-            ns.sethostname(self._hostname)
-            # It keeps its capabilities: if containers have fewer, they cannot go through /proc/1/root to the node.
-            return subprocess.Popen(
-                [str(PAUSE), *([] if shared else ["--quiet"])],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=log,
-                cwd="/",
-                env={},
-                start_new_session=True,
-            )
-
-    @property
-    def _hostname(self) -> str:
-        # With the node's network comes the node's name, as in Kubernetes.
-        return self.manifest.spec.hostname or (self._host.name if self.manifest.spec.host_network else self.key.name)
-
     def _pause_changed(self, pause: Supervised) -> None:
         self._act_on_pause(pause)
         self._on_change()
 
     def _act_on_pause(self, pause: Supervised) -> None:
         with self._turn:
-            if self._terminating or pause is not self._pause:
+            if self._terminating or pause is not self.sandbox.pause:
                 return
             if pause.state == "running" and pause.pid is not None and self.address is not None:
                 self._place = place = ContainerPlace(
                     pause.pid,
                     self._host.pid,
-                    self._hostname,
+                    self.sandbox.hostname,
                     self.address,
                     self._resolv_conf,
                     self.ipv6_address,
@@ -488,13 +360,13 @@ class Pod:
                 )
                 self._start_next(place)
                 # The subnet may have changed while the sandbox was created.
-                self._follow_subnet()
+                self.sandbox.follow_subnet()
             elif pause.state == "backoff":
                 self._report("Warning", "SandboxChanged", "the pause process died; the pod is rebuilt")
                 self._stop_containers(grace_s=0.0)
                 # They run again in the new namespaces.
                 self._place, self.init_containers = None, self._make_containers(initial=True)
-                self._undo.close()
+                self.sandbox.remove()
 
     def _start_container(self, container: PodContainer, place: ContainerPlace) -> None:
         try:
@@ -512,11 +384,3 @@ class Pod:
 
     def _report(self, kind: Literal["Normal", "Warning"], reason: str, message: str) -> None:
         self._on_event(kind, f"pod/{self.name}", reason, message)
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    """Make sure that it is gone; its supervisor, if any, may have reaped it."""
-    if process.poll() is None:
-        process.kill()
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(timeout=1.0)

@@ -24,23 +24,23 @@ def restart_pods(pods: Pods, names: Sequence[str], namespace: str) -> list[str]:
     for name, pod in zip(names, found, strict=True):
         if pod is None:
             raise TestbedError(f"no pod named {name} (there are: {listed(pods.names(), name)})")
-    begun = [(pod, pod.attempts) for pod in found if pod is not None]
+    begun = [(pod, pod.sandbox.attempts) for pod in found if pod is not None]
     for pod, _ in begun:
         # Its reason is the pod's, below.
         with contextlib.suppress(CniFailed):
             pod.rebuild()
     for pod, attempts in begun:
         why = wait_for(partial(_missing, pod, attempts), LIMIT_S)
-        if why or pod.sandbox_failure:
-            raise TestbedError(f"pod {pod.name}: {pod.sandbox_failure or why}")
+        if why or pod.sandbox.failure:
+            raise TestbedError(f"pod {pod.name}: {pod.sandbox.failure or why}")
     return [f"pod {pod.name} restarted, address {pod.address}" for pod, _ in begun]
 
 
 def _missing(pod: Pod, attempts: int) -> str:
     """Return what the pod misses since `attempts` ended; nothing once another attempt has failed."""
-    if pod.attempts == attempts:
+    if pod.sandbox.attempts == attempts:
         return "not restarted yet"
     status = pod.status()
-    if pod.sandbox_failure or status.ready or status.phase == "Succeeded":
+    if pod.sandbox.failure or status.ready or status.phase == "Succeeded":
         return ""
     return status.why_not_ready

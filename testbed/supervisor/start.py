@@ -158,7 +158,7 @@ class LabStart:
     def _start_all(self, pods: Sequence[Pod]) -> None:
         # Addresses are assigned in file order, so that the example's stay the same; the rest may run in parallel.
         for pod in pods:
-            pod.reserve_address()
+            pod.sandbox.reserve_address()
         with ThreadPoolExecutor(STARTERS, "start pod") as workers:
             list(workers.map(self._start_pod, pods))
 

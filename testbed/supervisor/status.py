@@ -282,7 +282,7 @@ def describe_pod(lab: Lab, pod: Pod) -> Description:
             }
             for container in status.containers
         },
-        **({"CNI calls": calls} if (calls := pod.plugin_calls) else {}),
+        **({"CNI calls": calls} if (calls := pod.sandbox.plugin_calls) else {}),
         "Look inside": [f"exec {status.name} -- ip address", f"shell {status.name}"],
         "Events": lab.state.events.about(f"pod/{status.name}", without=CNI_EVENT),
     }

@@ -355,7 +355,7 @@ def test_a_pod_that_cannot_be_built_leaves_nothing_but_its_reservation(node: Pod
 
 def test_a_full_subnet_is_reported_in_words(node: PodNode) -> None:
     node.subnet = IPv4Network("10.0.46.0/30")
-    node.pod("first", shell("main", SLEEP)).reserve_address()
+    node.pod("first", shell("main", SLEEP)).sandbox.reserve_address()
     with pytest.raises(OSError, match=r"pod second: subnet 10\.0\.46\.0/30 has no free pod address"):
         node.pod("second", shell("main", SLEEP)).start()
 
