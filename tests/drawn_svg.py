@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from xml.etree import ElementTree
 
 from testbed.graph.cable_texts import through, upon
+from testbed.graph.drawing import text_size, text_width
 from testbed.graph.geometry import Box, Spot
-from testbed.graph.texts import texts_of
 
+ASCENT = 0.76
+"""Share of a letter's size above the baseline; little is below it."""
 SVG = "{http://www.w3.org/2000/svg}"
 HAIR = 0.6
 """Pixels by which a text and a line may come closer: rounding of positions to a tenth."""
@@ -81,3 +83,19 @@ def _segments(root: ElementTree.Element) -> Iterator[Segment]:
             x, y, width, height = (float(found.get(name, 0)) for name in ("x", "y", "width", "height"))
             corners = [(x, y), (x + width, y), (x + width, y + height), (x, y + height), (x, y)]
             yield from itertools.pairwise(corners)
+
+
+def texts_of(picture: str) -> list[Box]:
+    """Return a box around each text of an SVG document from drawing.py."""
+    return list(_boxes(ElementTree.fromstring(picture)))
+
+
+def _boxes(root: ElementTree.Element) -> Iterator[Box]:
+    for found in root.iter():
+        if found.tag.rpartition("}")[2] != "text":
+            continue
+        classes = found.get("class", "")
+        size, width = text_size(classes), text_width(found.text or "", classes)
+        before = width if "end" in classes.split() else width / 2 if "middle" in classes.split() else 0.0
+        x, baseline = float(found.get("x", 0)), float(found.get("y", 0))
+        yield Box(x - before, baseline - ASCENT * size, width, size)

@@ -1,7 +1,7 @@
 """Which node holds which part of the pod network: destination → tunnel endpoint, and endpoint → its subnets. Pure."""
 
 from collections.abc import Iterable, Iterator, Mapping
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import IPv4Network
 from typing import NamedTuple
 
 from agent.lease import Lease
@@ -59,10 +59,6 @@ class ForwardingTable:
         a stranger.
         """
         return self._subnets.get(source)
-
-    def endpoint_of(self, destination: IPv4Address) -> TunnelEndpoint | None:
-        """Return the endpoint of an address, as `lookup` does, for people and tests."""
-        return self.lookup(int(destination))
 
     def __iter__(self) -> Iterator[tuple[IPv4Network, TunnelEndpoint]]:
         """Yield (subnet, endpoint), sorted by subnet."""

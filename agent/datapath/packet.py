@@ -84,13 +84,6 @@ def header_checksum_is_right(packet: bytes, header_length: int) -> bool:
     return int.from_bytes(packet[:header_length], "big") % 0xFFFF == 0
 
 
-def updated_checksum(checksum: int, old_word: int, new_word: int) -> int:
-    """Return the checksum after one 16-bit word that it covers changed (RFC 1624, equation 3)."""
-    total = (~checksum & 0xFFFF) + (~old_word & 0xFFFF) + new_word
-    total = (total & 0xFFFF) + (total >> 16)
-    return ~((total & 0xFFFF) + (total >> 16)) & 0xFFFF
-
-
 def net_unreachable(packet: bytes, header: IPv4Header, source: int) -> bytes | None:
     """Build an ICMP destination net unreachable (RFC 792) from `source` to the sender of `packet`.
 

@@ -35,11 +35,6 @@ class TableChange:
     refused: tuple[Refusal, ...] = ()
     """Refusals not reported before."""
 
-    @property
-    def concerns_peers(self) -> bool:
-        """Report whether the set of peers changed."""
-        return bool(self.added or self.changed or self.removed)
-
 
 def refusal(lease: Lease, config: NetworkConfig, own: Subnet, own_public_ip: IPv4Address) -> str | None:
     """Return why this lease, taken alone, must not become a peer; None if it may.

@@ -99,16 +99,6 @@ class HeartbeatRecord:
             len(times) - 1 for arrived in self.arrivals.values() for times in self._between(arrived, since, until)
         )
 
-    def reordered(self, since: float, until: float) -> int:
-        """Return how many heartbeats arrived after one that was sent later."""
-        count = 0
-        for arrived in self.arrivals.values():
-            latest = 0.0
-            for times in self._between(arrived, since, until):
-                count += times[0] < latest
-                latest = max(latest, times[0])
-        return count
-
     def _numbers(self, since: float, until: float) -> list[int]:
         return [number for number, at in self.sent_at.items() if since <= at <= until]
 

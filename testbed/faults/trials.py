@@ -56,15 +56,6 @@ class Trial:
         faults = self.faults if self.faults_again is None else self.faults_again
         return replace(self, faults=faults, hold_s=self.hold_s if self.hold_again_s is None else self.hold_again_s)
 
-    @property
-    def promise(self) -> str:
-        """Return the limit in words, as tables show it."""
-        if self.gap_s == 0:
-            return f"no packet lost; {self.limit_s:g} s"
-        if self.gap_s is not None:
-            return f"gap of {self.gap_s:g} s"
-        return f"{self.limit_s:g} s"
-
 
 TRIALS = (
     Trial("F1", ("agent stop node1",), 5, gap_s=3, slow=False),

@@ -10,9 +10,8 @@ from math import dist, hypot
 
 from testbed.graph.drawing import cross, element, label, line
 from testbed.graph.geometry import DrawnWire, Spot, packed
-from testbed.graph.layout import GraphLayout, lay_out
-from testbed.graph.model import Graph, Point
-from testbed.graph.svg import document
+from testbed.graph.layout import GraphLayout
+from testbed.graph.model import Point
 
 LANE = 9.0
 """Distance from the wire, to the right of the packet's direction, so that request and reply are side by side."""
@@ -106,17 +105,11 @@ def lane_of(spots: Sequence[Spot]) -> Lane:
     return Lane(tuple(spots), tuple(lengths))
 
 
-def draw_path(graph: Graph, steps: Sequence[PathStep], lost: str | None = None) -> str:
-    """Draw the picture with the steps of a packet on it; `lost` names the leg that did not arrive.
+def way(layout: GraphLayout, steps: Sequence[PathStep], lost: str | None = None) -> str:
+    """Draw the steps of a packet, for the picture of this layout; `lost` names the leg that did not arrive.
 
     Steps outside the picture are omitted; the line continues to the next one.
     """
-    layout = lay_out(graph)
-    return document(layout, way(layout, steps, lost), STYLE)
-
-
-def way(layout: GraphLayout, steps: Sequence[PathStep], lost: str | None = None) -> str:
-    """Draw the same without the picture below it, for a page that has it already."""
     taken: list[Spot] = []
     legs = [leg for leg in COLOURS if any(step.leg == leg for step in steps)]
     small = "data" in legs

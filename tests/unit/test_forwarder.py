@@ -7,7 +7,7 @@ import pytest
 from agent.datapath.counters import DropReason
 from agent.datapath.forwarder import Drop, Forwarder, OwnNode, SendDatagram, WriteToTun
 from agent.datapath.forwarding_table import ForwardingTable, TunnelEndpoint
-from agent.datapath.packet import updated_checksum
+from agent.datapath.packet import internet_checksum
 from agent.lease import Lease, LeaseAttrs, Subnet
 from tests.packets import ipv4, udp
 from tests.pcap import REAL_FLANNELD, ip_packets, udp_datagrams
@@ -29,10 +29,11 @@ def from_peer(packet: bytes, source: tuple[str, int] = PEER) -> WriteToTun | Dro
 
 
 def after_one_hop_of_flanneld(packet: bytes) -> bytes:
-    """Return the real flanneld's proxy takes one off the TTL in each direction; ours leaves it."""
-    old = int.from_bytes(packet[8:10], "big")
-    checksum = updated_checksum(int.from_bytes(packet[10:12], "big"), old, old - 0x100)
-    return packet[:8] + (old - 0x100).to_bytes(2, "big") + checksum.to_bytes(2, "big") + packet[12:]
+    """Return it as the real flanneld's proxy does, which takes one off the TTL in each direction; ours leaves it."""
+    before, behind = packet[:8] + bytes([packet[8] - 1, packet[9]]), packet[12:]
+    length = (packet[0] & 0xF) * 4
+    checksum = internet_checksum((before + b"\0\0" + behind)[:length])
+    return before + checksum.to_bytes(2, "big") + behind
 
 
 def between(source: str, destination: str) -> list[bytes]:
@@ -223,8 +224,8 @@ def test_longest_prefix_wins() -> None:
         PORT,
     )
     for destination, ip in (("10.0.1.1", "1"), ("10.0.90.1", "2"), ("10.0.90.17", "3"), ("10.0.90.32", "2")):
-        assert table.endpoint_of(IPv4Address(destination)) == TunnelEndpoint(f"192.168.8.{ip}", PORT)
-    assert table.endpoint_of(IPv4Address("10.0.128.1")) is None
+        assert table.lookup(int(IPv4Address(destination))) == TunnelEndpoint(f"192.168.8.{ip}", PORT)
+    assert table.lookup(int(IPv4Address("10.0.128.1"))) is None
 
 
 def test_peer_with_two_subnets_may_send_from_both() -> None:

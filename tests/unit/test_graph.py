@@ -3,6 +3,7 @@
 import itertools
 import json
 import xml.etree.ElementTree as ElementTree
+from collections.abc import Sequence
 from typing import cast
 
 import pytest
@@ -12,8 +13,8 @@ from testbed.control.answers.trace import TraceAnswer
 from testbed.graph.drawing import fitted
 from testbed.graph.geometry import Box, packed
 from testbed.graph.layout import GraphLayout, lay_out
-from testbed.graph.model import graph_of
-from testbed.graph.path import PathStep, draw_path
+from testbed.graph.model import Graph, graph_of
+from testbed.graph.path import STYLE, PathStep, way
 from testbed.graph.svg import document, draw
 from testbed.graph.text_forms import dot, html, mermaid
 from testbed.graph.trace_path import steps_of, trace_way
@@ -36,6 +37,12 @@ TOPOLOGIES = (
     "wan,sites=2,hosts=2",
     "wan,sites=4,hosts=4",
 )
+
+
+def draw_path(graph: Graph, steps: Sequence[PathStep], lost: str | None = None) -> str:
+    """Return the picture with the steps of a packet on it."""
+    layout = lay_out(graph)
+    return document(layout, way(layout, steps, lost), STYLE)
 
 
 def every_lab() -> list[tuple[str, Facts]]:

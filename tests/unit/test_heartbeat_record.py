@@ -47,12 +47,11 @@ def test_recovery_ends_with_the_last_loss() -> None:
     assert record.recovered_after(2.0, 9.0).seconds == pytest.approx(2.1, abs=0.01)
 
 
-def test_duplicates_order_and_damage_are_counted() -> None:
+def test_duplicates_and_damage_are_counted() -> None:
     record = record_of({})
     record.add({"number": 100, "at": 10.0, "got": [("a", "b", 99, 10.0, True), ("a", "b", 100, 10.2, True)]})
     record.add({"number": 101, "at": 10.1, "got": [("a", "b", 101, 10.15, True), ("a", "b", 101, 10.2, False)]})
     assert record.duplicates(0, 99) == 1
-    assert record.reordered(0, 99) == 1
     assert record.damaged == 1
 
 

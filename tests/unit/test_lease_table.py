@@ -6,7 +6,7 @@ from ipaddress import IPv4Address, IPv6Network
 import pytest
 
 from agent.lease import Delta, Lease, LeaseAdded, LeaseRemoved, Snapshot, Subnet
-from agent.leases.table import LeaseTable
+from agent.leases.table import LeaseTable, TableChange
 from agent.netconfig.config import parse_network_config
 from tests.unit.fake_registry import attrs, subnet
 
@@ -41,7 +41,7 @@ def test_a_snapshot_replaces_everything_and_tells_the_difference() -> None:
     change = peers.apply(snapshot(two, three, revision=11))
     assert (change.added, change.changed, change.removed) == ((three,), (), (one,))
     assert peers.peers == (two, three)
-    assert not peers.apply(snapshot(two, three, revision=12)).concerns_peers
+    assert peers.apply(snapshot(two, three, revision=12)) == TableChange()
     assert peers.revision == 12
 
 
@@ -61,7 +61,7 @@ def test_our_own_subnet_is_never_a_peer_whoever_owns_it() -> None:
     own = Lease(OWN, attrs("192.168.8.227"), 7, 5)
     assert peers.apply(snapshot(own)) == peers.apply(snapshot(own, revision=11)) == peers.apply(snapshot(revision=12))
     stolen = lease("10.0.46.0/24", "192.168.8.229", revision=13)
-    assert not peers.apply(added(stolen)).concerns_peers
+    assert peers.apply(added(stolen)) == TableChange()
     assert peers.peers == ()
     assert peers.own_lease == stolen
 
@@ -92,8 +92,8 @@ def test_events_that_come_twice_or_shuffled_lead_to_the_same_peers() -> None:
 def test_events_older_than_the_snapshot_are_ignored() -> None:
     peers = table()
     peers.apply(snapshot(lease("10.0.1.0/24", revision=9)))
-    assert not peers.apply(removed("10.0.1.0/24", 10)).concerns_peers
-    assert not peers.apply(added(lease("10.0.2.0/24", revision=3))).concerns_peers
+    assert peers.apply(removed("10.0.1.0/24", 10)) == TableChange()
+    assert peers.apply(added(lease("10.0.2.0/24", revision=3))) == TableChange()
     assert peers.apply(removed("10.0.1.0/24", 11)).removed
 
 
@@ -102,7 +102,7 @@ def test_a_snapshot_of_a_restored_store_counts_although_its_revision_is_lower() 
     peers.apply(snapshot(revision=80))
     peers.apply(added(lease("10.0.1.0/24", revision=90)))
     peers.apply(snapshot(revision=5))
-    assert peers.apply(added(lease("10.0.1.0/24", revision=6))).concerns_peers
+    assert peers.apply(added(lease("10.0.1.0/24", revision=6))).added
     assert peers.revision == 6
 
 
