@@ -8,7 +8,6 @@ No state is cached: each call reads the kernel first. A change that is already i
 import threading
 from collections.abc import Callable, Collection
 from ipaddress import IPv6Interface
-from types import TracebackType
 from typing import Self, TypeVar
 
 from agent.errors import AgentError, NetlinkError
@@ -74,9 +73,7 @@ class Kernel:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     # Whole states

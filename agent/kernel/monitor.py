@@ -7,7 +7,6 @@ import select
 import socket
 import struct
 from collections.abc import Collection
-from types import TracebackType
 from typing import Protocol, Self
 
 from pyroute2.iproute.linux import IPRoute
@@ -101,9 +100,7 @@ class Monitor:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def _drain(self) -> bool:

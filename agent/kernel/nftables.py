@@ -13,7 +13,6 @@ import socket
 import struct
 import subprocess
 from collections.abc import Iterator, Mapping
-from types import TracebackType
 from typing import Any, Self
 
 from agent.errors import AgentError, EnvironmentMissing
@@ -149,9 +148,7 @@ class ChainMonitor:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
 

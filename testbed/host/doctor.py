@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 
 from packaging.requirements import Requirement
 
@@ -299,9 +298,7 @@ class ScratchNamespaces(AbstractContextManager["ScratchNamespaces"]):
             return False
         return bool(readable([self._holder.stdout.fileno()], TRY_LIMIT_S) and self._holder.stdout.read(1))
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._holder.communicate()  # closes cat's input, which ends it
 
 

@@ -1,6 +1,5 @@
 """Read-only queries to the kernel of one network namespace: which route, which port of a bridge."""
 
-from types import TracebackType
 from typing import Self
 
 from agent.kernel.journal import SilentJournal
@@ -24,9 +23,7 @@ class Lookups:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def links(self) -> dict[int, Link]:
