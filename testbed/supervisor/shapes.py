@@ -8,6 +8,7 @@ another meaning.
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from testbed.cluster import kinds
@@ -22,6 +23,8 @@ from testbed.cluster.resources import qos_class
 from testbed.cluster.service import VERSIONS, Service
 from testbed.control.answers.lab import EventLine, NodeStatus
 from testbed.control.answers.objects import NodeOwnFacts, PodOwnFacts, ServiceOwnFacts
+from testbed.control.wire import WrittenOnce
+from testbed.lab.events import EVENTS_KEPT
 from testbed.pods.pod_state import ContainerStatus, PodStatus
 from testbed.services.endpoints import Endpoint
 
@@ -306,11 +309,13 @@ def _endpoint_address(endpoint: Endpoint) -> Shape:
 
 def event_shapes(lab: LabIdentity, events: Iterable[EventLine]) -> list[Shape]:
     """Return v1 Events, oldest first."""
-    return [_event_shape(lab, event) for event in events]
+    return [_event_shape(lab, one["at"], one["type"], one["object"], one["reason"], one["message"]) for one in events]
 
 
-def _event_shape(lab: LabIdentity, event: EventLine) -> Shape:
-    word, _, name = event["object"].partition("/")
+# An event does not change, and describe asks for all of them.
+@lru_cache(maxsize=EVENTS_KEPT)
+def _event_shape(lab: LabIdentity, at: str, level: str, thing: str, reason: str, message: str) -> Shape:
+    word, _, name = thing.partition("/")
     about = next((kind for kind in KINDS if kind.singular == word), None)
     key = key_of(name or word)
     involved = {
@@ -320,21 +325,22 @@ def _event_shape(lab: LabIdentity, event: EventLine) -> Shape:
     }
     if about is None or about.namespaced:
         involved["namespace"] = key.namespace
-    which = uuid.uuid5(uuid.NAMESPACE_URL, "/".join((event["at"], event["object"], event["reason"], event["message"])))
+    which = uuid.uuid5(uuid.NAMESPACE_URL, "/".join((at, thing, reason, message)))
     own_key = ObjectKey(key.namespace, f"{key.name}.{which.hex[:16]}")
-    return {
-        **lab.head(kinds.EVENT, own_key, event["at"]),
+    shape = {
+        **lab.head(kinds.EVENT, own_key, at),
         "involvedObject": involved,
-        "reason": event["reason"],
-        "message": event["message"],
-        "type": event["type"],
+        "reason": reason,
+        "message": message,
+        "type": level,
         "count": 1,
-        "firstTimestamp": event["at"],
-        "lastTimestamp": event["at"],
+        "firstTimestamp": at,
+        "lastTimestamp": at,
         "source": {"component": COMPONENT},
         "reportingComponent": COMPONENT,
         "reportingInstance": lab.name,
     }
+    return WrittenOnce(shape)
 
 
 def _truth(value: bool) -> str:
