@@ -3,12 +3,12 @@
 The schemas are generated from the models that read manifests, so that `kubectl explain` shows what the lab accepts.
 """
 
-from collections.abc import Mapping, Sequence
-from functools import cache
+from collections.abc import Callable, Mapping
+from functools import cache, partial
 from typing import Any
 
 from testbed.api.explained import explained_schema
-from testbed.api.resources import GROUPS, RESOURCES, Resource
+from testbed.api.resources import GROUPS, RESOURCES, Resource, root_of
 
 Document = Mapping[str, Any]
 KUBERNETES = "1.36"
@@ -30,28 +30,6 @@ def version(testbed: str) -> Document:
         "compiler": "",
         "platform": "linux/amd64",
     }
-
-
-def discovery(path: str) -> Document | None:
-    """Return the answer to a path of discovery; None for any other path."""
-    words = path.strip("/").split("/")
-    if words == ["api"]:
-        return {"kind": "APIVersions", "versions": ["v1"], "serverAddressByClientCIDRs": []}
-    if words == ["apis"]:
-        groups = [_group(name) for name in GROUPS if name]
-        return {"kind": "APIGroupList", "apiVersion": "v1", "groups": groups}
-    if words[0] == "apis" and len(words) == 2 and words[1] in GROUPS:
-        return {"apiVersion": "v1", **_group(words[1])}
-    group = _group_named(words)
-    return None if group is None else _resources(group)
-
-
-def _group_named(words: Sequence[str]) -> str | None:
-    """Return the group of `api/v1` or `apis/apps/v1`; None for others."""
-    group = "" if words[0] == "api" else words[1] if words[0] == "apis" and len(words) > 1 else None
-    if group is None or group not in GROUPS or len(words) != 2 + bool(group):
-        return None
-    return group if words[-1] == GROUPS[group] else None
 
 
 def _group(name: str) -> Document:
@@ -90,18 +68,6 @@ def _resources(group: str) -> Document:
     return {"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": where, "resources": listed}
 
 
-def open_api(path: str) -> Document | None:
-    """Return the answer to a path of OpenAPI version 3; None for any other path."""
-    words = path.strip("/").split("/")
-    if words == ["openapi", "v3"]:
-        paths = [f"apis/{group}/{served}" if group else f"api/{served}" for group, served in GROUPS.items()]
-        return {"paths": {one: {"serverRelativeURL": f"/openapi/v3/{one}"} for one in paths}}
-    if words[:2] != ["openapi", "v3"]:
-        return None
-    group = _group_named(words[2:])
-    return None if group is None else _schemas(group)
-
-
 @cache
 def _schemas(group: str) -> Document:
     paths: dict[str, Document] = {}
@@ -128,13 +94,10 @@ def _schemas_of(resource: Resource) -> dict[str, Document]:
 
 def _paths_of(resource: Resource) -> dict[str, Document]:
     """Return the paths that let kubectl leave the validation of fields to the server."""
-    kind = resource.kind
-    root = f"/apis/{resource.group}/{resource.version}" if resource.group else f"/api/{resource.version}"
-    within = "/namespaces/{namespace}" if kind.namespaced else ""
-    about = {"group": resource.group, "version": resource.version, "kind": kind.name}
+    about = {"group": resource.group, "version": resource.version, "kind": resource.kind.name}
     checked = {"name": "fieldValidation", "in": "query", "schema": {"type": "string"}}
     return {
-        f"{root}{within}/{kind.plural}/{{name}}": {
+        f"{resource.collection}/{{name}}": {
             "patch": {
                 "parameters": [checked],
                 "x-kubernetes-group-version-kind": about,
@@ -142,3 +105,22 @@ def _paths_of(resource: Resource) -> dict[str, Document]:
             }
         }
     }
+
+
+def _fixed() -> dict[str, Document]:
+    roots = list(map(root_of, GROUPS))
+    groups = {name: _group(name) for name in GROUPS if name}
+    return {
+        "/api": {"kind": "APIVersions", "versions": ["v1"], "serverAddressByClientCIDRs": []},
+        "/apis": {"kind": "APIGroupList", "apiVersion": "v1", "groups": list(groups.values())},
+        **{f"/apis/{name}": {"apiVersion": "v1", **group} for name, group in groups.items()},
+        **{root_of(name): _resources(name) for name in GROUPS},
+        "/openapi/v3": {"paths": {one.strip("/"): {"serverRelativeURL": f"/openapi/v3{one}"} for one in roots}},
+    }
+
+
+DOCUMENTS: Mapping[str, Callable[[], Document]] = {
+    **{path: partial(dict, document) for path, document in _fixed().items()},
+    **{f"/openapi/v3{root_of(name)}": partial(_schemas, name) for name in GROUPS},
+}
+"""Path → what returns the document there; schemas take a moment, and are made when they are asked for."""

@@ -7,22 +7,8 @@ from typing import Any
 from testbed.api.resources import ApiPlace
 from testbed.errors import InvalidInput, TestbedError
 
-REASONS = {
-    400: "BadRequest",
-    401: "Unauthorized",
-    403: "Forbidden",
-    404: "NotFound",
-    405: "MethodNotAllowed",
-    406: "NotAcceptable",
-    409: "Conflict",
-    410: "Expired",
-    413: "RequestEntityTooLarge",
-    415: "UnsupportedMediaType",
-    422: "Invalid",
-    429: "TooManyRequests",
-    500: "InternalError",
-    501: "NotImplemented",
-}
+REASONS = {410: "Expired", 413: "RequestEntityTooLarge", 422: "Invalid", 500: "InternalError"}
+"""Kubernetes' words where they are not those of HTTP."""
 _NOT_THERE = re.compile(r"^no \S+ named ")
 
 
@@ -51,6 +37,12 @@ class Failure(Exception):
             "details": details,
             "code": self.code,
         }
+
+
+def success(**details: str | None) -> dict[str, Any]:
+    """Return the v1 Status of a request that has no other answer."""
+    about = {"details": details} if details else {}
+    return {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", **about}
 
 
 def not_found(place: ApiPlace) -> Failure:

@@ -4,16 +4,16 @@ import asyncio
 import re
 from collections.abc import AsyncGenerator, Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from testbed.api import patches, tables
-from testbed.api.failure import Failure, already_there, conflict, from_lab, not_found
+from testbed.api.failure import Failure, already_there, conflict, from_lab, not_found, success
 from testbed.api.lab import REQUEST_BODY, AsyncLab
-from testbed.api.resources import RESOURCES, ApiPlace, Resource
+from testbed.api.resources import RESOURCES, ApiPlace
 from testbed.api.selection import selection
 from testbed.api.store import Collection, ObjectChange, Versions
 from testbed.cluster.kinds import NODE
-from testbed.control.wire import WrittenOnce
 from testbed.errors import TestbedError
 
 Object = dict[str, Any]
@@ -67,23 +67,23 @@ class Objects:
     def __init__(self, lab: AsyncLab) -> None:
         self._lab = lab
         versions = Versions()
-
-        def asking(resource: Resource) -> Callable[[], Any]:
-            return lambda: lab.objects(resource)
-
-        self._collections = {one.kind.plural: Collection(one, asking(one), versions) for one in RESOURCES}
+        self._collections = {one: Collection(one, partial(lab.objects, one), versions) for one in RESOURCES}
         self._changing = asyncio.Lock()
         """A compared version must still be the newest when the change is made."""
         self._deletions: set[asyncio.Task[None]] = set()
 
     async def get(self, place: ApiPlace) -> Object:
         """Return one object. Raises Failure."""
-        found, _ = await self._look(place)
-        for item in found:
-            metadata = item["metadata"]
-            if (metadata["name"], metadata.get("namespace")) == (place.name, place.namespace):
-                return item
-        raise not_found(place)
+        found = await self._find(place)
+        if found is None:
+            raise not_found(place)
+        return found
+
+    async def _find(self, place: ApiPlace) -> Object | None:
+        meant = (place.name, place.namespace)
+        every, _ = await self._look(place)
+        found = (item for item in every if (item["metadata"]["name"], item["metadata"].get("namespace")) == meant)
+        return next(found, None)
 
     async def shown(self, place: ApiPlace, query: Query) -> Mapping[str, Any]:
         """Return one object, or columns of it. Raises Failure."""
@@ -123,7 +123,7 @@ class Objects:
                 with_heading = False
         if query.sends_list:
             yield _end_of_list(place, since)
-        async for change in self._collections[place.resource.kind.plural].watch(since):
+        async for change in self._collections[place.resource].watch(since):
             what = _seen_as(change, is_meant)
             if what is not None:
                 yield _event(place, query, what, change.object, heading=with_heading)
@@ -133,12 +133,7 @@ class Objects:
         """Create an object. Raises Failure."""
         place = self._place_of(place, item)
         async with self._changing:
-            try:
-                await self.get(place)
-            except Failure as failure:
-                if failure.code != 404:
-                    raise
-            else:
+            if await self._find(place) is not None:
                 raise already_there(place)
             return replace(await self._apply(place, item, query), code=201)
 
@@ -157,7 +152,7 @@ class Objects:
     async def delete(self, place: ApiPlace, query: Query) -> Object:
         """Delete an object; return when it is gone, or has begun to end. Raises Failure."""
         if not place.resource.is_stored:
-            return _deleted(place, {})
+            return success(name=place.name, kind=place.resource.kind.plural)
         item = await self.get(place)
         if not place.resource.changes:
             raise _unchangeable(place, "delete")
@@ -169,7 +164,7 @@ class Objects:
         done, _ = await asyncio.wait({task}, timeout=DELETE_LIMIT_S)
         if done:
             task.result()
-            return _deleted(place, {"uid": item["metadata"]["uid"]})
+            return success(name=place.name, kind=place.resource.kind.plural, uid=item["metadata"]["uid"])
         return item
 
     async def delete_all(self, place: ApiPlace, query: Query) -> Mapping[str, Any]:
@@ -214,7 +209,7 @@ class Objects:
 
     async def _look(self, place: ApiPlace) -> tuple[list[Object], int]:
         try:
-            return await self._collections[place.resource.kind.plural].look()
+            return await self._collections[place.resource].look()
         except TestbedError as error:
             raise from_lab(error, place) from error
 
@@ -292,16 +287,6 @@ def _page(items: list[Object], query: Query) -> tuple[list[Object], int]:
     return rest[:size], len(rest[size:])
 
 
-def _deleted(place: ApiPlace, details: Mapping[str, str]) -> Object:
-    about = {"name": place.name, "kind": place.resource.kind.plural, **details}
-    return {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "details": about}
-
-
 def _unchangeable(place: ApiPlace, verb: str) -> Failure:
     kind = place.resource.kind
     return Failure(405, f"{kind.plural} cannot be changed here ({verb} {place.name or kind.singular})", place)
-
-
-def compact(body: Mapping[str, Any]) -> bytes:
-    """Return JSON in its wire form."""
-    return WrittenOnce(body).text.encode()

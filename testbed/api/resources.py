@@ -30,6 +30,17 @@ class Resource:
         return self.kind.api_version.rpartition("/")[2]
 
     @property
+    def everywhere(self) -> str:
+        """Return the path of all its objects."""
+        return f"{root_of(self.group)}/{self.kind.plural}"
+
+    @property
+    def collection(self) -> str:
+        """Return the path of its objects in a namespace; if the kind has none, of all."""
+        within = "/namespaces/{namespace}" if self.kind.namespaced else ""
+        return f"{root_of(self.group)}{within}/{self.kind.plural}"
+
+    @property
     def changes(self) -> bool:
         """Return whether clients may create, change and delete its objects."""
         return self.kind.manifest is not None or not self.is_stored
@@ -63,7 +74,7 @@ RESOURCES = (
     *(Resource(kind) for kind in KINDS if kind.api_version != OURS),
     *map(Resource, (ENDPOINT_SLICE, *WITHOUT_MEANING)),
 )
-BY_PATH: Mapping[tuple[str, str, str], Resource] = {(one.group, one.version, one.kind.plural): one for one in RESOURCES}
+BY_PLURAL: Mapping[str, Resource] = {one.kind.plural: one for one in RESOURCES}
 GROUPS: Mapping[str, str] = {one.group: one.version for one in RESOURCES}
 """The version of each group."""
 WHY_NOT: Mapping[str, str] = {
@@ -71,6 +82,11 @@ WHY_NOT: Mapping[str, str] = {
     "controllerrevisions": "a DaemonSet's former templates are not kept, so it has no rollout history",
 }
 """Resources and subresources that clients look for → why they are not served."""
+
+
+def root_of(group: str) -> str:
+    """Return the path above a group's resources."""
+    return f"/apis/{group}/{GROUPS[group]}" if group else f"/api/{GROUPS[group]}"
 
 
 def why_not(path: str) -> str:
@@ -87,40 +103,9 @@ class ApiPlace:
     namespace: str | None
     """None: every namespace, or a kind without namespaces."""
     name: str | None
-    subresource: str | None = None
 
     @property
     def key(self) -> ObjectKey:
         """Return the key of the one object that it names."""
         assert self.name is not None, "a place of several objects"
         return ObjectKey(self.namespace or DEFAULT_NAMESPACE, self.name)
-
-
-def place_of(path: str) -> ApiPlace | None:
-    """Return what a path names; None for no such resource.
-
-    /api/v1/pods                                            every pod
-    /api/v1/namespaces/shop                                 the namespace
-    /apis/apps/v1/namespaces/shop/deployments/web/scale     below an object
-    """
-    words = path.strip("/").split("/")
-    if words[0] == "api":
-        group, rest = "", words[1:]
-    elif words[0] == "apis" and len(words) > 1:
-        group, rest = words[1], words[2:]
-    else:
-        return None
-    version, rest = (rest[0], rest[1:]) if rest else ("", [])
-    namespace = None
-    if rest[:1] == ["namespaces"] and len(rest) > 2:
-        namespace, rest = rest[1], rest[2:]
-    resource = BY_PATH.get((group, version, rest[0])) if rest else None
-    if resource is None or len(rest) > 3 or (namespace is not None and not resource.kind.namespaced):
-        return None
-    name = rest[1] if len(rest) > 1 else None
-    subresource = rest[2] if len(rest) > 2 else None
-    if subresource is not None and subresource not in resource.subresources:
-        return None
-    if resource.kind.namespaced and name is not None and namespace is None:
-        return None
-    return ApiPlace(resource, namespace, name, subresource)

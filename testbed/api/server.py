@@ -8,19 +8,21 @@ import logging
 import socket
 import ssl
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from aiohttp import web
 
-from testbed.api import documents, protobuf, remote, subresources
-from testbed.api.failure import Failure, from_lab
+from testbed.api import documents, patches, protobuf, remote, subresources
+from testbed.api.failure import Failure, from_lab, success
 from testbed.api.lab import AsyncLab
-from testbed.api.objects import Answer, Objects, Query, compact
-from testbed.api.resources import ApiPlace, place_of, why_not
+from testbed.api.objects import Answer, Objects, Query
+from testbed.api.resources import RESOURCES, ApiPlace, Resource, why_not
 from testbed.api.reviews import REVIEWS
 from testbed.api.selection import is_true, number
+from testbed.control.wire import WrittenOnce
 from testbed.errors import TestbedError
 from testbed.places import PROJECT
 from testbed.plain_files import MAX_BYTES
@@ -32,6 +34,8 @@ MOST_WATCHES = 256
 WRITE_LIMIT_S = 60.0
 """A watcher that reads nothing for this time is disconnected; it lists again."""
 TOKEN_PREFIX = "Bearer "
+METHODS = {"get": "GET", "create": "POST", "update": "PUT", "patch": "PATCH"}
+"""Of HTTP, by the verb of a subresource."""
 Handler = Callable[[web.Request, ApiPlace], Awaitable[web.StreamResponse]]
 
 
@@ -48,10 +52,8 @@ class ApiServer:
 
     async def run(self, listener: socket.socket, certificate: Path, key: Path, ready: Callable[[], None]) -> None:
         """Serve until the process ends; `ready` is called once it does."""
-        application = web.Application(middlewares=[self._guard], client_max_size=MAX_BYTES)
-        application.router.add_route("*", "/{path:.*}", self._answer)
         # A client that leaves ends what it follows, also while that says nothing.
-        runner = web.AppRunner(application, access_log=None, shutdown_timeout=1.0, handler_cancellation=True)
+        runner = web.AppRunner(self.application(), access_log=None, shutdown_timeout=1.0, handler_cancellation=True)
         await runner.setup()
         tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         tls.minimum_version = ssl.TLSVersion.TLSv1_2
@@ -59,6 +61,42 @@ class ApiServer:
         await web.SockSite(runner, listener, ssl_context=tls).start()
         ready()
         await asyncio.Event().wait()
+
+    def application(self) -> web.Application:
+        """Return the routes of everything that is served."""
+        application = web.Application(middlewares=[self._guard], client_max_size=MAX_BYTES)
+        add = application.router.add_route
+        for path in ("/healthz", "/livez", "/readyz"):
+            add("GET", path, _healthy)
+        for path, document in {"/version": lambda: self._version, **documents.DOCUMENTS}.items():
+            add("GET", f"{path}{{end:/?}}", partial(_document, document))
+        for path, review in REVIEWS.items():
+            add("POST", path, partial(_review, review))
+        for resource in RESOURCES:
+            for path, handlers in self._handlers(resource).items():
+                for method, handler in handlers.items():
+                    add(method, path, partial(_at_place, resource, handler))
+        return application
+
+    def _handlers(self, resource: Resource) -> Mapping[str, Mapping[str, Handler]]:
+        """Return the handlers of a kind's paths, by method."""
+        one, record = f"{resource.collection}/{{name}}", self._lab.record
+        below: Mapping[str, Handler] = {
+            "log": partial(subresources.serve_log, record=record),
+            "exec": partial(remote.serve_exec, record=record),
+            "portforward": partial(remote.serve_port_forward, record=record),
+            "eviction": self._evict,
+            "scale": self._scale,
+        }
+        return {
+            resource.everywhere: {"GET": self._get},
+            resource.collection: {"GET": self._get, "POST": self._create, "DELETE": self._delete_all},
+            one: {"GET": self._get, "PUT": self._replace, "PATCH": self._patch, "DELETE": self._delete},
+            **{
+                f"{one}/{word}": {METHODS[verb]: below[word] for verb in verbs}
+                for word, (_, verbs) in resource.subresources.items()
+            },
+        }
 
     @web.middleware
     async def _guard(
@@ -77,58 +115,13 @@ class ApiServer:
             refused = from_lab(error)
             return _written(refused.status(), refused.code)
         except web.HTTPException as error:
-            return _written(Failure(error.status, error.reason).status(), error.status)
+            why = {404: why_not(request.path), 405: f"the server does not allow this method here ({request.method})"}
+            return _written(Failure(error.status, why.get(error.status, error.reason)).status(), error.status)
         except ConnectionError:
             raise
         except Exception:
             log.exception("%s %s", request.method, request.path)
             return _written(Failure(500, "internal error (see logs/api.log of the lab)").status(), 500)
-
-    async def _answer(self, request: web.Request) -> web.StreamResponse:
-        path = request.path
-        if request.method == "GET":
-            if path == "/version":
-                return _written(self._version)
-            if path in ("/healthz", "/livez", "/readyz"):
-                return web.Response(text="ok")
-            document = documents.discovery(path) or documents.open_api(path)
-            if document is not None:
-                return _written(document)
-        if request.method == "POST" and path in REVIEWS:
-            return _written(REVIEWS[path], 201)
-        place = place_of(path)
-        if place is None:
-            raise Failure(404, why_not(path))
-        if place.subresource is not None:
-            return await self._below(request, place)
-        handlers: dict[str, Handler] = {
-            "GET": self._get,
-            "POST": self._create,
-            "PUT": self._replace,
-            "PATCH": self._patch,
-            "DELETE": self._delete,
-        }
-        handler = handlers.get(request.method)
-        if handler is None:
-            raise Failure(405, f"the server does not allow this method on the requested resource ({request.method})")
-        return await handler(request, place)
-
-    async def _below(self, request: web.Request, place: ApiPlace) -> web.StreamResponse:
-        match place.subresource:
-            case "exec":
-                return await remote.serve_exec(request, place, self._lab.record)
-            case "portforward":
-                return await remote.serve_port_forward(request, place, self._lab.record)
-            case "log":
-                return await subresources.serve_log(request, place, self._lab.record)
-            case "eviction":
-                options = (await _body(request)).get("deleteOptions")
-                await self._objects.delete(place, _query(request, options))
-                return _written({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success"}, 201)
-            case _:
-                body = await _body(request) if request.method != "GET" else None
-                kind = request.content_type
-                return _written(await subresources.scale(self._objects, self._lab, place, request.method, kind, body))
 
     async def _get(self, request: web.Request, place: ApiPlace) -> web.StreamResponse:
         query = _query(request)
@@ -162,36 +155,65 @@ class ApiServer:
             async with contextlib.aclosing(events):
                 async for event in events:
                     async with asyncio.timeout(WRITE_LIMIT_S):
-                        await response.write(compact(event) + b"\n")
+                        await response.write(_text(event) + b"\n")
         except Failure as failure:
-            await response.write(compact({"type": "ERROR", "object": failure.status()}) + b"\n")
+            await response.write(_text({"type": "ERROR", "object": failure.status()}) + b"\n")
 
     async def _create(self, request: web.Request, place: ApiPlace) -> web.StreamResponse:
-        if place.name is not None:
-            raise Failure(405, "an object is created in its collection", place)
         return _changed(await self._objects.create(place, await _body(request), _query(request)))
 
     async def _replace(self, request: web.Request, place: ApiPlace) -> web.StreamResponse:
-        return _changed(await self._objects.put(_one(place), await _body(request), _query(request)))
+        return _changed(await self._objects.put(place, await _body(request), _query(request)))
 
     async def _patch(self, request: web.Request, place: ApiPlace) -> web.StreamResponse:
         if request.content_type == "application/apply-patch+yaml":
             what = "server-side apply is not served (want kubectl apply without --server-side)"
             raise Failure(415, what, place)
         patch = await _json(request)
-        return _changed(await self._objects.patch(_one(place), request.content_type, patch, _query(request)))
+        return _changed(await self._objects.patch(place, request.content_type, patch, _query(request)))
 
     async def _delete(self, request: web.Request, place: ApiPlace) -> web.StreamResponse:
-        query = _query(request, await _json(request) if request.can_read_body else None)
-        if place.name is None:
-            return _written(await self._objects.delete_all(place, query))
-        return _written(await self._objects.delete(place, query))
+        return _written(await self._objects.delete(place, await _deletion(request)))
+
+    async def _delete_all(self, request: web.Request, place: ApiPlace) -> web.StreamResponse:
+        return _written(await self._objects.delete_all(place, await _deletion(request)))
+
+    async def _evict(self, request: web.Request, place: ApiPlace) -> web.StreamResponse:
+        options = (await _body(request)).get("deleteOptions")
+        await self._objects.delete(place, _query(request, options))
+        return _written(success(), 201)
+
+    async def _scale(self, request: web.Request, place: ApiPlace) -> web.StreamResponse:
+        now = await self._objects.get(place)
+        if request.method == "GET":
+            return _written(subresources.scale_of(now))
+        wanted = await _json(request)
+        if request.method == "PATCH":
+            wanted = patches.patched(subresources.scale_of(now), request.content_type, wanted)
+        await self._lab.scale(place, subresources.replicas_of(wanted, now, place))
+        return _written(subresources.scale_of(await self._objects.get(place)))
 
 
-def _one(place: ApiPlace) -> ApiPlace:
-    if place.name is None:
-        raise Failure(405, "this needs one object", place)
-    return place
+async def _healthy(_: web.Request) -> web.Response:
+    return web.Response(text="ok")
+
+
+async def _document(document: Callable[[], documents.Document], _: web.Request) -> web.Response:
+    return _written(document())
+
+
+async def _review(answer: Mapping[str, Any], _: web.Request) -> web.Response:
+    return _written(answer, 201)
+
+
+async def _at_place(resource: Resource, handler: Handler, request: web.Request) -> web.StreamResponse:
+    """Answer a request whose path names a place."""
+    named = request.match_info
+    return await handler(request, ApiPlace(resource, named.get("namespace"), named.get("name")))
+
+
+async def _deletion(request: web.Request) -> Query:
+    return _query(request, await _json(request) if request.can_read_body else None)
 
 
 def _query(request: web.Request, options: object = None) -> Query:
@@ -239,4 +261,9 @@ def _changed(answer: Answer) -> web.Response:
 
 
 def _written(body: Mapping[str, Any], code: int = 200) -> web.Response:
-    return web.Response(body=compact(body), status=code, content_type=JSON)
+    return web.Response(body=_text(body), status=code, content_type=JSON)
+
+
+def _text(body: Mapping[str, Any]) -> bytes:
+    """Return JSON in its wire form."""
+    return WrittenOnce(body).text.encode()

@@ -39,11 +39,6 @@ class ObjectChange:
     """As it is now, or was at its end."""
     is_end: bool = False
 
-    @property
-    def type(self) -> str:
-        """Return the word of a watch for it: ADDED, MODIFIED or DELETED."""
-        return "DELETED" if self.is_end else "ADDED" if self.before is None else "MODIFIED"
-
 
 class Versions:
     """Numbers of changes, one row for all kinds; a server that starts later goes on above an earlier one's."""

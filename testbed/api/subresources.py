@@ -8,10 +8,7 @@ from typing import Any
 
 from aiohttp import web
 
-from testbed.api import patches
 from testbed.api.failure import Failure, conflict, from_lab
-from testbed.api.lab import AsyncLab
-from testbed.api.objects import Objects
 from testbed.api.resources import ApiPlace
 from testbed.api.selection import is_true, number
 from testbed.api.streams import read_some, start_logs
@@ -21,27 +18,8 @@ from testbed.control.client import LabRecord
 from testbed.errors import TestbedError
 
 
-async def scale(
-    objects: Objects, lab: AsyncLab, place: ApiPlace, method: str, content_type: str, body: dict[str, Any] | None
-) -> Mapping[str, Any]:
-    """Return the actual and the desired number of pods, after changing the latter if asked to. Raises Failure."""
-    now = _scale_of(await objects.get(place))
-    if body is None:
-        return now
-    if method not in ("PUT", "PATCH"):
-        raise Failure(405, f"the server does not allow this method on the requested resource ({method})", place)
-    wanted = body if method == "PUT" else patches.patched(dict(now), content_type, body)
-    version = wanted.get("metadata", {}).get("resourceVersion")
-    if version and version != now["metadata"]["resourceVersion"]:
-        raise conflict(place)
-    replicas = wanted.get("spec", {}).get("replicas", 0)
-    if not isinstance(replicas, int) or replicas < 0:
-        raise Failure(422, f"spec.replicas: not a number of pods (got {replicas})", place)
-    await lab.scale(place, replicas)
-    return _scale_of(await objects.get(place))
-
-
-def _scale_of(item: Mapping[str, Any]) -> dict[str, Any]:
+def scale_of(item: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the Scale of a workload."""
     metadata = item["metadata"]
     shown = {key: metadata[key] for key in ("name", "namespace", "uid", "resourceVersion", "creationTimestamp")}
     return {
@@ -54,6 +32,19 @@ def _scale_of(item: Mapping[str, Any]) -> dict[str, Any]:
             "selector": selector_text(item["spec"]["selector"]).replace(", ", ","),
         },
     }
+
+
+def replicas_of(scale: object, item: Mapping[str, Any], place: ApiPlace) -> int:
+    """Return the number that a client's Scale asks for; `item` is the present workload. Raises Failure."""
+    if not isinstance(scale, dict):
+        raise Failure(400, "the request's body is not an object", place)
+    version = scale.get("metadata", {}).get("resourceVersion")
+    if version and version != item["metadata"]["resourceVersion"]:
+        raise conflict(place)
+    replicas = scale.get("spec", {}).get("replicas", 0)
+    if not isinstance(replicas, int) or replicas < 0:
+        raise Failure(422, f"spec.replicas: not a number of pods (got {replicas})", place)
+    return replicas
 
 
 def _since(query: Mapping[str, str]) -> float | None:

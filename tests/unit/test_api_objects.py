@@ -6,7 +6,7 @@ from typing import Any
 
 from testbed.api.lab import AsyncLab
 from testbed.api.objects import Objects, Query
-from testbed.api.resources import ApiPlace, Resource, place_of
+from testbed.api.resources import BY_PLURAL, ApiPlace, Resource
 
 
 class _Lab(AsyncLab):
@@ -25,9 +25,7 @@ def _config_map(name: str, **labels: str) -> dict[str, Any]:
 
 
 def _place() -> ApiPlace:
-    place = place_of("/api/v1/namespaces/default/configmaps")
-    assert place is not None
-    return place
+    return ApiPlace(BY_PLURAL["configmaps"], "default", None)
 
 
 async def _watched(begins_with_list: bool) -> list[tuple[str, str]]:

@@ -10,9 +10,10 @@ import pytest
 
 from testbed.api import spdy
 from testbed.api.derived import endpoint_slices
-from testbed.api.documents import discovery, open_api
+from testbed.api.documents import DOCUMENTS
+from testbed.api.explained import TEXTS
 from testbed.api.failure import Failure
-from testbed.api.resources import RESOURCES, place_of
+from testbed.api.resources import GROUPS, RESOURCES, root_of
 from testbed.api.selection import selection
 from testbed.api.spdy_dictionary import DICTIONARY
 from testbed.api.tables import age, table
@@ -23,41 +24,6 @@ POD: Mapping[str, Any] = {
     "status": {"phase": "Running", "containerStatuses": [{"ready": True}, {"ready": False}], "podIP": "10.0.46.2"},
     "testbed": {"state": "Running", "restarts": 3},
 }
-
-
-@pytest.mark.parametrize(
-    ("path", "want"),
-    [
-        ("/api/v1/pods", ("Pod", None, None, None)),
-        ("/api/v1/namespaces/shop/pods/web", ("Pod", "shop", "web", None)),
-        ("/api/v1/namespaces/shop/pods/web/log", ("Pod", "shop", "web", "log")),
-        ("/api/v1/namespaces/shop", ("Namespace", None, "shop", None)),
-        ("/api/v1/nodes/node1", ("Node", None, "node1", None)),
-        ("/apis/apps/v1/namespaces/shop/deployments/web/scale", ("Deployment", "shop", "web", "scale")),
-    ],
-)
-def test_a_path_names_a_place(path: str, want: tuple[str, str | None, str | None, str | None]) -> None:
-    place = place_of(path)
-    assert place is not None
-    assert (place.resource.kind.name, place.namespace, place.name, place.subresource) == want
-
-
-@pytest.mark.parametrize(
-    "path",
-    [
-        "/",
-        "/api",
-        "/api/v2/pods",
-        "/api/v1/jobs",
-        "/api/v1/pods/web",
-        "/api/v1/namespaces/a/nodes/b",
-        "/api/v1/namespaces/a/pods/b/attach",
-        "/api/v1/namespaces/a/pods/b/log/c",
-        "/apis/testbed/v1/leases",
-    ],
-)
-def test_any_other_path_names_nothing(path: str) -> None:
-    assert place_of(path) is None
 
 
 @pytest.mark.parametrize(
@@ -111,25 +77,23 @@ def test_a_table_has_kubectls_columns_and_a_cell_for_each() -> None:
 
 def test_discovery_lists_each_kind_and_openapi_describes_it() -> None:
     for one in RESOURCES:
-        where = f"apis/{one.group}/{one.version}" if one.group else f"api/{one.version}"
-        found = discovery(f"/{where}")
-        assert found is not None
+        found = DOCUMENTS[root_of(one.group)]()
         assert one.kind.plural in {resource["name"] for resource in found["resources"]}
-        described = open_api(f"/openapi/v3/{where}")
-        assert described is not None
-        assert one.kind.name in described["components"]["schemas"]
+        assert one.kind.name in DOCUMENTS[f"/openapi/v3{root_of(one.group)}"]()["components"]["schemas"]
 
 
-def test_every_field_of_every_kind_is_explained() -> None:
-    unexplained = []
-    for one in RESOURCES:
-        where = f"apis/{one.group}/{one.version}" if one.group else f"api/{one.version}"
-        schemas = (open_api(f"/openapi/v3/{where}") or {})["components"]["schemas"]
-        fields = schemas[one.kind.name].get("properties", {})
-        unexplained += [f"{one.kind.name}.{name}" for name, field in fields.items() if not field["description"]]
-        containers = schemas.get("Container", {}).get("properties", {})
-        unexplained += [f"Container.{name}" for name, field in containers.items() if not field["description"]]
+def test_every_field_that_a_kind_accepts_is_explained_however_deep_it_is() -> None:
+    seen, unexplained = set[str](), list[str]()
+    for group in GROUPS:
+        schemas = DOCUMENTS[f"/openapi/v3{root_of(group)}"]()["components"]["schemas"]
+        for model, schema in schemas.items():
+            fields = schema.get("properties", {})
+            seen |= {f"{model}.{name}" for name in fields}
+            unexplained += [f"{model}.{name}" for name, field in fields.items() if not field["description"].strip()]
     assert not unexplained
+    assert {"PodSpec.hostname", "HttpGetAction.path", "IPBlock.except", "Capabilities.drop"} <= seen
+    own = {text for text in TEXTS if "." in text}
+    assert own <= seen, f"texts of no field: {sorted(own - seen)}"
 
 
 def test_a_service_has_an_endpoint_slice_for_each_port_with_ready_and_other_pods() -> None:

@@ -10,11 +10,11 @@ import pytest
 from testbed.api import store
 from testbed.api.failure import Failure
 from testbed.api.lab import RepeatedAnswer
-from testbed.api.resources import BY_PATH
+from testbed.api.resources import BY_PLURAL
 from testbed.api.store import Collection, ObjectChange, Versions
 from testbed.errors import TestbedError
 
-PODS, DEPLOYMENTS = BY_PATH["", "v1", "pods"], BY_PATH["apps", "v1", "deployments"]
+PODS, DEPLOYMENTS = BY_PLURAL["pods"], BY_PLURAL["deployments"]
 
 
 class _Lab:
@@ -27,6 +27,10 @@ class _Lab:
 
 def _object(name: str, uid: str = "1", **rest: object) -> dict[str, Any]:
     return {"metadata": {"name": name, "namespace": "default", "uid": uid}, "spec": {}, "status": {}, **rest}
+
+
+def _word(change: ObjectChange) -> str:
+    return "DELETED" if change.is_end else "ADDED" if change.before is None else "MODIFIED"
 
 
 async def _next(changes: Any, count: int) -> list[ObjectChange]:  # noqa: ANN401 - an asynchronous generator
@@ -49,7 +53,7 @@ def test_a_watch_yields_what_was_added_modified_and_deleted_in_this_order() -> N
         versions = [int(one.object["metadata"]["resourceVersion"]) for one in seen[:3]]
         assert versions == sorted(set(versions))
         await changes.aclose()
-        return [(one.type, one.object["metadata"]["name"]) for one in seen]
+        return [(_word(one), one.object["metadata"]["name"]) for one in seen]
 
     found = asyncio.run(scenario())
     assert found == [("ADDED", "a"), ("MODIFIED", "a"), ("ADDED", "b"), ("DELETED", "a")]
@@ -62,7 +66,7 @@ def test_an_object_of_the_same_name_that_came_later_is_another_one() -> None:
         lab.objects = [_object("a", uid="1")]
         _, version = await pods.look()
         lab.objects = [_object("a", uid="2")]
-        return [one.type for one in await _next(pods.watch(version), 2)]
+        return [_word(one) for one in await _next(pods.watch(version), 2)]
 
     assert asyncio.run(scenario()) == ["DELETED", "ADDED"]
 

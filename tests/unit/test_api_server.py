@@ -1,0 +1,156 @@
+"""Requests over HTTP to the API server's routes, in front of a lab whose objects a test gives."""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiohttp.test_utils import TestClient, TestServer
+
+from testbed.api.lab import AsyncLab
+from testbed.api.resources import Resource
+from testbed.api.server import ApiServer
+from testbed.control.client import LabRecord
+
+TOKEN = "secret"
+KNOWN = {"Authorization": f"Bearer {TOKEN}"}
+WEB = {
+    "apiVersion": "apps/v1",
+    "kind": "Deployment",
+    "metadata": {"name": "web", "namespace": "shop", "uid": "1", "creationTimestamp": "2026-01-01T00:00:00Z"},
+    "spec": {"replicas": 1, "selector": {"matchLabels": {"app": "web"}}},
+    "status": {"replicas": 1},
+}
+SCALE = "/apis/apps/v1/namespaces/shop/deployments/web/scale"
+
+
+class _Lab(AsyncLab):
+    """Has a Deployment in the namespace shop."""
+
+    def __init__(self) -> None:
+        super().__init__(LabRecord("none", 0, 0, Path("/nonexistent"), 0))
+        self.replicas = list[int]()
+
+    def objects(self, resource: Resource) -> Sequence[Any]:
+        return [WEB] if resource.kind.name == "Deployment" else []
+
+    async def scale(self, place: object, replicas: int) -> None:
+        self.replicas.append(replicas)
+
+
+def _answer(
+    method: str, path: str, body: object = None, headers: Mapping[str, str] = KNOWN, lab: AsyncLab | None = None
+) -> tuple[int, Any]:
+    async def scenario() -> tuple[int, Any]:
+        application = ApiServer(lab or _Lab(), TOKEN).application()
+        async with TestClient(TestServer(application)) as client:
+            answer = await client.request(method, path, json=body, headers=headers)
+            return answer.status, await answer.json(content_type=None)
+
+    return asyncio.run(scenario())
+
+
+@pytest.mark.parametrize(
+    ("path", "names"),
+    [
+        ("/apis/apps/v1/deployments", ["web"]),
+        ("/apis/apps/v1/namespaces/shop/deployments", ["web"]),
+        ("/apis/apps/v1/namespaces/other/deployments", []),
+        ("/api/v1/nodes", []),
+        ("/api/v1/namespaces", []),
+    ],
+)
+def test_a_path_lists_what_is_below_it(path: str, names: Sequence[str]) -> None:
+    code, body = _answer("GET", path)
+    assert (code, [item["metadata"]["name"] for item in body["items"]]) == (200, names)
+
+
+@pytest.mark.parametrize(
+    ("path", "says"),
+    [
+        ("/apis/apps/v1/namespaces/shop/deployments/other", 'deployments.apps "other" not found'),
+        ("/api/v1/namespaces/shop", 'namespaces "shop" not found'),
+        ("/api/v1/nodes/node1", 'nodes "node1" not found'),
+        ("/", "could not find the requested resource"),
+        ("/api/v2/pods", "could not find the requested resource"),
+        ("/api/v1/jobs", "could not find the requested resource"),
+        ("/api/v1/pods/web", "could not find the requested resource"),
+        ("/api/v1/namespaces/a/nodes/b", "could not find the requested resource"),
+        ("/api/v1/namespaces/a/pods/b/attach", "attach is not served"),
+        ("/api/v1/namespaces/a/pods/b/log/c", "could not find the requested resource"),
+        ("/apis/testbed/v1/leases", "could not find the requested resource"),
+    ],
+)
+def test_a_path_of_nothing_is_not_found(path: str, says: str) -> None:
+    code, body = _answer("GET", path)
+    assert (code, body["kind"], body["reason"]) == (404, "Status", "NotFound")
+    assert says in body["message"]
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("POST", "/api/v1/pods"),
+        ("PUT", "/api/v1/namespaces/shop/pods"),
+        ("POST", "/api/v1/namespaces/shop/pods/web"),
+        ("DELETE", SCALE),
+        ("GET", "/api/v1/namespaces/shop/pods/web/eviction"),
+        ("OPTIONS", "/api/v1/pods"),
+    ],
+)
+def test_a_method_that_a_path_does_not_have_is_refused(method: str, path: str) -> None:
+    code, body = _answer(method, path)
+    assert (code, body["reason"], method in body["message"]) == (405, "MethodNotAllowed", True)
+
+
+@pytest.mark.parametrize("path", ["/version", "/nothing", "/api/v1/pods", SCALE])
+@pytest.mark.parametrize("given", ["", "Bearer ", "Bearer secre", "secret"])
+def test_without_the_token_every_path_answers_the_same(path: str, given: str) -> None:
+    code, body = _answer("GET", path, headers={"Authorization": given})
+    assert (code, body["reason"], body["message"]) == (401, "Unauthorized", "Unauthorized")
+
+
+@pytest.mark.parametrize(
+    ("method", "kind", "body", "wanted"),
+    [
+        ("PUT", "application/json", {"spec": {"replicas": 3}}, 3),
+        ("PUT", "application/json", {"metadata": {"name": "web"}, "spec": {}}, 0),
+        ("PATCH", "application/merge-patch+json", {"spec": {"replicas": 2}}, 2),
+        ("PATCH", "application/json-patch+json", [{"op": "replace", "path": "/spec/replicas", "value": 4}], 4),
+    ],
+)
+def test_a_scale_is_replaced_and_patched(method: str, kind: str, body: object, wanted: int) -> None:
+    lab = _Lab()
+    code, answer = _answer(method, SCALE, body, {**KNOWN, "Content-Type": kind}, lab)
+    assert (code, answer["kind"], lab.replicas) == (200, "Scale", [wanted])
+
+
+@pytest.mark.parametrize(
+    ("body", "code"),
+    [
+        ([], 400),
+        ({"spec": {"replicas": -1}}, 422),
+        ({"spec": {"replicas": "two"}}, 422),
+        ({"metadata": {"resourceVersion": "1"}, "spec": {"replicas": 2}}, 409),
+    ],
+)
+def test_a_scale_that_cannot_be_is_refused(body: object, code: int) -> None:
+    lab = _Lab()
+    assert (_answer("PUT", SCALE, body, lab=lab)[0], lab.replicas) == (code, [])
+
+
+def test_documents_and_reviews_are_served() -> None:
+    for path in (
+        "/version",
+        "/api",
+        "/apis",
+        "/apis/apps",
+        "/api/v1",
+        "/apis/apps/v1",
+        "/openapi/v3/apis/apps/v1",
+        "/apis/",
+    ):
+        assert _answer("GET", path)[0] == 200, path
+    code, body = _answer("POST", "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews", {})
+    assert (code, body["status"]) == (201, {"allowed": True})
