@@ -3,7 +3,9 @@
 import asyncio
 import json
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 from testbed.api.derived import ENDPOINT_SLICE, endpoint_slices
@@ -13,6 +15,7 @@ from testbed.cluster.kinds import ENDPOINTS, Kind
 from testbed.control.answers.lab import ApplyAnswer
 from testbed.control.client import LabConnection, LabRecord, Message, ask, ask_with_contents
 from testbed.control.questions import APPLY, DELETE, GET, NODE, SCALE, AnswerT, Question
+from testbed.control.server import MAX_ANSWERED
 from testbed.errors import TestbedError
 
 ANSWER_LIMIT_S = 60.0
@@ -36,6 +39,8 @@ class AsyncLab:
 
     def __init__(self, record: LabRecord) -> None:
         self.record = record
+        self._changes = ThreadPoolExecutor(MAX_ANSWERED, "change")
+        """Of their own: a deletion takes its grace period, and must not keep a list waiting."""
         self._answers = defaultdict[str, RepeatedAnswer](RepeatedAnswer)
 
     def objects(self, resource: Resource) -> Sequence[Any]:
@@ -56,10 +61,7 @@ class AsyncLab:
     async def apply(self, item: Mapping[str, Any], place: ApiPlace, *, dry_run: bool) -> ApplyAnswer:
         """Create or change an object. Raises Failure."""
         contents = {REQUEST_BODY: json.dumps(item).encode()}
-        try:
-            return await asyncio.to_thread(ask_with_contents, self.record, APPLY, contents, dry_run=dry_run)
-        except TestbedError as error:
-            raise from_lab(error, place) from error
+        return await self._wait_for(partial(ask_with_contents, self.record, APPLY, contents, dry_run=dry_run), place)
 
     async def delete(self, place: ApiPlace, grace_s: int | None) -> None:
         """Delete an object; return when it is gone. Raises Failure."""
@@ -78,7 +80,10 @@ class AsyncLab:
 
     async def ask(self, question: Question[AnswerT], place: ApiPlace, **arguments: object) -> AnswerT:
         """Send any request. Raises Failure."""
+        return await self._wait_for(lambda: ask(self.record, question, (), None, **arguments), place)
+
+    async def _wait_for(self, request: Callable[[], AnswerT], place: ApiPlace) -> AnswerT:
         try:
-            return await asyncio.to_thread(lambda: ask(self.record, question, (), None, **arguments))
+            return await asyncio.get_running_loop().run_in_executor(self._changes, request)
         except TestbedError as error:
             raise from_lab(error, place) from error

@@ -10,7 +10,7 @@ from typing import Any
 from aiohttp import WSMsgType, web
 
 from testbed.api import spdy
-from testbed.api.failure import Failure, from_lab
+from testbed.api.failure import Failure, from_lab, success
 from testbed.api.resources import ApiPlace
 from testbed.api.selection import is_true
 from testbed.api.streams import CHUNK_BYTES, Ended, PodDoor, StreamProgram, read_some, start_exec
@@ -90,15 +90,9 @@ async def _send_output(socket: web.WebSocketResponse, descriptor: int, channel: 
 
 def _how_it_ended(ended: Ended) -> Mapping[str, Any]:
     if ended.error is not None:
-        return {
-            "metadata": {},
-            "status": "Failure",
-            "message": str(ended.error),
-            "reason": "InternalError",
-            "code": 500,
-        }
+        return Failure(500, str(ended.error)).status()
     if ended.code == 0:
-        return {"metadata": {}, "status": "Success"}
+        return success()
     cause = {"reason": "ExitCode", "message": str(ended.code)}
     return {
         "metadata": {},

@@ -1,6 +1,9 @@
 """Requests over HTTP to the API server's routes, in front of a lab whose objects a test gives."""
 
 import asyncio
+import contextlib
+import os
+import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +14,10 @@ from aiohttp.test_utils import TestClient, TestServer
 from testbed.api.lab import AsyncLab
 from testbed.api.resources import Resource
 from testbed.api.server import ApiServer
-from testbed.control.client import LabRecord
+from testbed.control.client import LabRecord, start_ticks
+from testbed.control.questions import DELETE, GET
+from testbed.control.server import ControlServer, Request, Verb
+from testbed.control.wire import CONTROL_SOCKET
 
 TOKEN = "secret"
 KNOWN = {"Authorization": f"Bearer {TOKEN}"}
@@ -154,3 +160,40 @@ def test_documents_and_reviews_are_served() -> None:
         assert _answer("GET", path)[0] == 200, path
     code, body = _answer("POST", "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews", {})
     assert (code, body["status"]) == (201, {"allowed": True})
+
+
+DELETIONS = 40
+
+
+def test_deletions_that_take_their_grace_period_keep_no_other_request_waiting(tmp_path: Path) -> None:
+    may_end, all_begun, begun = threading.Event(), threading.Event(), list[bool]()
+
+    def delete(_: Request) -> Any:  # noqa: ANN401 - the answer is not looked at
+        begun.append(True)
+        if len(begun) == DELETIONS:
+            all_begun.set()
+        may_end.wait(30)
+        return {}
+
+    ControlServer(
+        tmp_path / CONTROL_SOCKET,
+        [
+            Verb(GET, lambda request: [WEB] if request.argument("kind", str) == "deployments" else []),
+            Verb(DELETE, delete),
+        ],
+        os.getuid(),
+    ).start()
+    lab = AsyncLab(LabRecord("one", os.getpid(), start_ticks(os.getpid()) or 0, tmp_path, os.getuid()))
+    path = "/apis/apps/v1/namespaces/shop/deployments"
+
+    async def scenario() -> int:
+        async with TestClient(TestServer(ApiServer(lab, TOKEN).application()), headers=KNOWN) as client:
+            await asyncio.gather(*(client.delete(f"{path}/web") for _ in range(DELETIONS)))
+            async with asyncio.timeout(5):
+                await asyncio.to_thread(all_begun.wait)
+                answer = await client.get(path)
+            return len((await answer.json())["items"])
+
+    with contextlib.ExitStack() as undo:
+        undo.callback(may_end.set)
+        assert asyncio.run(scenario()) == 1
