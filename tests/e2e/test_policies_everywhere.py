@@ -19,6 +19,7 @@ spec:
 WAYS = {
     "udp": ("--backend", "udp"),
     "udp in Python": ("--backend", "udp", "--datapath", "python"),
+    "udp by the kernel": ("--backend", "udp", "--datapath", "kernel"),
     "vxlan": ("--backend", "vxlan"),
     "host-gw": ("--backend", "host-gw"),
     "ipip": ("--backend", "ipip"),
@@ -71,8 +72,7 @@ def labs(text: str, directory: pytest.TempPathFactory, *options: str) -> Iterato
 @pytest.fixture(params=WAYS)
 def lab(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     options = WAYS[request.param]
-    if options[1] not in ("udp", "host-gw"):
-        skip_without(options[1])
+    skip_without("fou" if options[-1] == "kernel" else options[1])
     yield from labs(CLUSTER, tmp_path_factory, *options)
 
 
