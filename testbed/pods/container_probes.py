@@ -103,4 +103,6 @@ class ContainerProbes:
                 self._kill()
 
         name = f"{kind} {self._pod}/{self._container.name}"
-        return Prober(name, probe, asker, state, on_result, spaced=kind == "startup")
+        # A stand-in answers at once, however long the program that it replaces takes.
+        at_once = self._container.stand_in
+        return Prober(name, probe, asker, state, on_result, spaced=kind == "startup", at_once=at_once)

@@ -119,11 +119,22 @@ class Prober:
     """Probes one run of a container until it is stopped."""
 
     def __init__(
-        self, name: str, probe: Probe, asker: Asker, state: ProbeState, on_result: OnResult, *, spaced: bool = False
+        self,
+        name: str,
+        probe: Probe,
+        asker: Asker,
+        state: ProbeState,
+        on_result: OnResult,
+        *,
+        spaced: bool = False,
+        at_once: bool = False,
     ) -> None:
-        """`spaced`: failures closer together than the probe's period count once."""
+        """`spaced`: failures closer together than the probe's period count once.
+
+        `at_once`: begin without the probe's initial delay; until that is over, failures do not count.
+        """
         self._spaced = spaced
-        self._counts_from = 0.0
+        self._at_once = at_once
         self.state = state
         self._name = name
         self._probe = probe
@@ -133,7 +144,7 @@ class Prober:
         self._passed = False
 
     def start(self) -> None:
-        """Begin, after the probe's initial delay."""
+        """Begin, after the probe's initial delay, unless at once."""
         threading.Thread(target=self._run, name=self._name, daemon=True).start()
 
     def stop(self) -> None:
@@ -141,15 +152,18 @@ class Prober:
         self._stopped.set()
 
     def _run(self) -> None:
-        self._stopped.wait(self._probe.initial_delay_seconds)
-        first_s = FIRST_PAUSE_S
+        first_s, delay_s = FIRST_PAUSE_S, self._probe.initial_delay_seconds
+        counts_from = time.monotonic() + delay_s
+        if not self._at_once:
+            self._stopped.wait(delay_s)
         while not self._stopped.is_set():
             failure = self._asker.ask()
             if self._stopped.is_set():
                 return
             now = time.monotonic()
-            if not failure or not self._spaced or now >= self._counts_from:
-                self._counts_from = now + self._probe.period_seconds
+            if not failure or now >= counts_from:
+                if self._spaced:
+                    counts_from = now + self._probe.period_seconds
                 before, self.state = self.state, self.state.after(not failure, self._probe)
                 self._on_result(before, self.state, failure)
             pause_s = float(self._probe.period_seconds)

@@ -16,6 +16,7 @@ import pytest
 from agent.kernel.journal import SilentJournal
 from agent.kernel.kernel import Kernel
 from testbed.cgroups.groups import Groups
+from testbed.cluster.image_names import ImageRule
 from testbed.cluster.manifest import PodManifest
 from testbed.cluster.object_key import key_of
 from testbed.host.named_programs import OURS
@@ -117,6 +118,8 @@ class PodNode:
         """The same with the message."""
         self.lookup: Lookup = no_configs
         """Finds ConfigMaps and Secrets."""
+        self.images: tuple[ImageRule, ...] = ()
+        """As of `--images`."""
         self.groups: Groups | None = None
         """Keep containers to their limits."""
         self.made: list[Pod] = []
@@ -159,7 +162,8 @@ class PodNode:
         """
         key = key_of(name)
         manifest = PodManifest.model_validate(
-            {"apiVersion": "v1", "kind": "Pod", "metadata": key._asdict(), "spec": {"containers": containers, **spec}}
+            {"apiVersion": "v1", "kind": "Pod", "metadata": key._asdict(), "spec": {"containers": containers, **spec}},
+            context=self.images,
         )
         made = Pod(
             manifest,

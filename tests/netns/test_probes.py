@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from testbed.cluster.image_names import ImageRule
 from testbed.pods.pod import Pod
 from testbed.processes.namespaces import in_network_of
 from tests.netns.pods import SLEEP, PodNode, execute, output, shell, started, wait_until
@@ -43,6 +44,14 @@ def test_a_command_in_the_container_decides_whether_it_is_ready(node: PodNode) -
     output(pod, "main", "rm /tmp/ready")
     wait_until(lambda: not pod.status().ready, "not ready any more")
     assert pod.status().restarts == 0, "readiness restarts nothing"
+
+
+def test_a_stand_in_is_ready_at_once_whatever_its_probes_wait_for(node: PodNode) -> None:
+    node.images = (ImageRule("*", "echo"),)
+    late = {"httpGet": {"port": 80, "path": "/health"}, "initialDelaySeconds": 3600, "failureThreshold": 1}
+    container = {"name": "main", "image": "slow:1", "ports": [{"containerPort": 80}]}
+    pod = started(node.pod("slow", {**container, "startupProbe": late, "readinessProbe": late, "livenessProbe": late}))
+    assert pod.status().restarts == 0, "a failure before the initial delay has no effect"
 
 
 def test_an_open_port_is_not_enough_where_a_probe_asks_for_a_page(node: PodNode) -> None:
