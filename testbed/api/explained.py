@@ -47,6 +47,7 @@ TEXTS: Mapping[str, str] = {
     "DnsConfig.nameservers": "Addresses of additional DNS servers.",
     "DnsConfig.searches": "Additional domains in which short names are looked up.",
     "FieldRef.fieldPath": "The path of the field, such as metadata.name.",
+    "FileField.fieldPath": "The path of the field, such as metadata.labels.",
     "GrpcAction.service": "The service whose health is asked for; empty: the whole server's.",
     "HostAlias.hostnames": "Names of the address.",
     "HostAlias.ip": "The address.",

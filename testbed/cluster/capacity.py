@@ -1,7 +1,9 @@
 """Estimates, from measured labs, whether this machine has the memory and disk space for a lab."""
 
 import os
+from functools import cache
 from pathlib import Path
+from typing import NamedTuple
 
 LAB_MIB = 80  # the lab's supervisor: 48 MiB, and room for its work
 ETCD_MIB = 160  # a member: 20 MiB, and two files of 64 MB of its log, in memory too
@@ -48,6 +50,22 @@ def available_mib(meminfo: Path = MEMINFO, cgroup: Path = CGROUP_ROOT) -> int:
     except (OSError, ValueError):  # no such control group, or `max`
         return free
     return min(free, max(0, limit - used))
+
+
+class MachineSize(NamedTuple):
+    """All that a node offers its pods."""
+
+    thousandths: int
+    """Of a processor."""
+    bytes: int
+    """Of memory."""
+
+
+@cache
+def machine_size(meminfo: Path = MEMINFO) -> MachineSize:
+    """Return the size of this machine."""
+    total = next(line for line in meminfo.read_text().splitlines() if line.startswith("MemTotal:"))
+    return MachineSize(1000 * (os.cpu_count() or 1), int(total.split()[1]) << 10)
 
 
 def needed_room_mib(nodes: int, pods: int, members: int = 1) -> int:

@@ -2,9 +2,9 @@
 
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, model_validator
+from pydantic import AfterValidator, PlainValidator, model_validator
 
-from testbed.cluster.manifest_model import Model, ProcessText
+from testbed.cluster.manifest_model import LabelName, Model, ProcessText
 from testbed.cluster.name_rules import (
     check_config_key,
     check_environment_name,
@@ -13,6 +13,7 @@ from testbed.cluster.name_rules import (
     check_process_text,
     wrong,
 )
+from testbed.cluster.quantity import FACTORS
 
 ConfigKind = Literal["ConfigMap", "Secret"]
 
@@ -33,10 +34,41 @@ class KeyRef(Model):
     """True: if the key or the object is missing, the variable is omitted."""
 
 
+DIVISORS = {"cpu": ("1", "1m"), "memory": ("1", *(f"1{unit}" for unit in FACTORS if unit != "m"))}
+"""Units that Kubernetes accepts."""
+
+
+def check_divisor(given: object) -> str:
+    """Check a unit of resources; 0 is the default, as in Kubernetes."""
+    text = "1" if str(given) == "0" else str(given)
+    if isinstance(given, bool) or text not in {*DIVISORS["cpu"], *DIVISORS["memory"]}:
+        raise wrong("not a unit of resources", given, "1, 1m for CPU, or one such as 1Mi for memory")
+    return text
+
+
+class ContainerResource(Model):
+    """One limit or request of a container, as a whole number; without a limit, all that the node has."""
+
+    resource: Literal["limits.cpu", "limits.memory", "requests.cpu", "requests.memory"]
+    """Which one; a missing request is the limit, or 0."""
+    container_name: LabelName | None = None
+    """By default, for a variable, its own container."""
+    divisor: Annotated[str, PlainValidator(check_divisor)] = "1"
+    """The unit, such as 1m or 1Mi; parts of it are rounded up."""
+
+    @model_validator(mode="after")
+    def _a_unit_of_its_kind(self) -> "ContainerResource":
+        known = DIVISORS[self.resource.partition(".")[2]]
+        if self.divisor not in known:
+            raise wrong("not a unit of this resource", self.divisor, ", ".join(known))
+        return self
+
+
 class ValueSource(Model):
     """The source of a variable's value: exactly one of these."""
 
     field_ref: FieldRef | None = None
+    resource_field_ref: ContainerResource | None = None
     config_map_key_ref: KeyRef | None = None
     secret_key_ref: KeyRef | None = None
 
@@ -51,7 +83,7 @@ class ValueSource(Model):
 
     @property
     def key(self) -> tuple[ConfigKind, KeyRef] | None:
-        """Return the key that provides its value, with its object's kind; None for a field of the pod."""
+        """Return the key that provides its value, with its object's kind; None for the pod's own fields."""
         if self.config_map_key_ref is not None:
             return "ConfigMap", self.config_map_key_ref
         return None if self.secret_key_ref is None else ("Secret", self.secret_key_ref)

@@ -163,6 +163,16 @@ FIELD_PATHS = (
 _FIELD_OF_MAPPING = re.compile(r"metadata\.(labels|annotations)\['([^']+)'\]")
 
 
+def check_file_field(path: str) -> str:
+    """Check a path of a pod's field that can be a file: one of its metadata, as in Kubernetes."""
+    if path not in FILE_FIELDS and not _FIELD_OF_MAPPING.fullmatch(path):
+        raise wrong("no such field for a file", path, f"{', '.join(FILE_FIELDS)} or metadata.labels['KEY']")
+    return path
+
+
+FILE_FIELDS = ("metadata.annotations", "metadata.labels", "metadata.name", "metadata.namespace", "metadata.uid")
+
+
 def check_object_name(name: str) -> str:
     """Check a name of an object that may contain dots (RFC 1123 subdomain)."""
     if not name or len(name) > MAX_OBJECT_NAME or not all(_LABEL.fullmatch(part) for part in name.split(".")):

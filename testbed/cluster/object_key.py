@@ -1,5 +1,6 @@
 """The key of an object in a cluster: its namespace and its name."""
 
+import uuid
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -37,6 +38,12 @@ def key_of(text: str, namespace: str = DEFAULT_NAMESPACE) -> ObjectKey:
     """Return the key that a person means by `nginx`, in `namespace`, or by `shop/nginx`."""
     named, slash, name = text.rpartition("/")
     return ObjectKey(named if slash else namespace, name)
+
+
+def object_uid(lab: str, since: str, kind: str, key: ObjectKey, created_at: str) -> str:
+    """Return an id that is the same for one object of one lab while it exists, and different for a later one."""
+    text = "/".join((lab, since, kind, *key, created_at))
+    return str(uuid.uuid5(uuid.NAMESPACE_URL, f"testbed://{text}"))
 
 
 class Owner(NamedTuple):

@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterator, Sequence
 from testbed.cluster.daemon_set import DaemonSet
 from testbed.cluster.deployment import LONGEST_NAME as LONGEST_DEPLOYMENT_NAME
 from testbed.cluster.deployment import Deployment
+from testbed.cluster.environment import ContainerResource
 from testbed.cluster.free_values import free_name, free_port
 from testbed.cluster.image_names import reference
 from testbed.cluster.images import RECIPES, RecipeError, difference_of, program
@@ -97,6 +98,7 @@ def check_pod_spec(source: Source, path: Path, spec: PodSpec) -> Iterator[Proble
                 want = ", ".join(volumes) or f"a volume under {dotted(path)}.volumes"
                 what = f"no such volume in this pod (got {mount.name}; want {want})"
                 yield source.problem((*here, "volumeMounts", index, "name"), what)
+    yield from _check_resource_fields(source, path, spec)
     yield from _check_ports(source, path, spec)
 
 
@@ -171,6 +173,35 @@ def _check_ports(source: Source, path: Path, spec: PodSpec) -> Iterator[Problem]
             on_node[port.host_port, port.protocol] = (port.host_ip, f"line {source.line((*place, 'hostPort'))}")
 
 
+def _check_resource_fields(source: Source, path: Path, spec: PodSpec) -> Iterator[Problem]:
+    """Check that containers exist whose resources are values of variables or files."""
+    names = [container.name for container in spec.all_containers]
+    for here, wanted in _resource_fields(path, spec):
+        if wanted.container_name not in (None, *names):
+            what = f"no such container in this pod (got {wanted.container_name}; want {listed(names)})"
+            problem = what + near_match(wanted.container_name or "", names)
+            yield source.problem((*here, "resourceFieldRef", "containerName"), problem)
+
+
+def _resource_fields(path: Path, spec: PodSpec) -> Iterator[tuple[Path, ContainerResource]]:
+    for key, containers in (("initContainers", spec.init_containers), ("containers", spec.containers)):
+        for number, container in enumerate(containers):
+            for index, variable in enumerate(container.env):
+                if variable.value_from is not None and variable.value_from.resource_field_ref is not None:
+                    here = (*path, key, number, "env", index, "valueFrom")
+                    yield here, variable.value_from.resource_field_ref
+    for number, volume in enumerate(spec.volumes):
+        of_volume: Path = (*path, "volumes", number)
+        found = [] if volume.downward_api is None else [((*of_volume, "downwardAPI"), volume.downward_api.items)]
+        for index, one in enumerate(volume.projected.sources if volume.projected is not None else ()):
+            if one.downward_api is not None:
+                found.append(((*of_volume, "projected", "sources", index, "downwardAPI"), one.downward_api.items))
+        for here, items in found:
+            for index, item in enumerate(items):
+                if item.resource_field_ref is not None:
+                    yield (*here, "items", index), item.resource_field_ref
+
+
 def _check_probes(source: Source, path: Path, container: Container) -> Iterator[Problem]:
     hooks = {"postStart": container.lifecycle.post_start, "preStop": container.lifecycle.pre_stop}
     for key, hook in hooks.items():
@@ -180,6 +211,8 @@ def _check_probes(source: Source, path: Path, container: Container) -> Iterator[
     for key, probe in container.probes.items():
         if probe.exec is not None and container.stand_in:
             source.warn((*path, key), "always succeeds: a stand-in does not have the image's commands", at_key=True)
+        if probe.initial_delay_seconds and container.stand_in and key != "livenessProbe":
+            source.warn((*path, key, "initialDelaySeconds"), "ignored: a stand-in answers at once", at_key=True)
         if probe.grpc is not None and container.stand_in:
             source.warn((*path, key), "succeeds with a connection: a stand-in does not speak gRPC", at_key=True)
     names = source.names_in((*path, "ports"))

@@ -10,10 +10,13 @@ from typing import Any
 from testbed.cluster.environment import ValueSource
 from testbed.cluster.image_names import ImageRule, meaning_of
 from testbed.cluster.validation import Source
-from testbed.cluster.volume import Volume
+from testbed.cluster.volume import Projection, Volume
 from testbed.cluster.yaml_source import Path
 
 SOURCES = {"name"} | {field.alias or name for name, field in Volume.model_fields.items()}
+PROJECTED = {field.alias or name for name, field in Projection.model_fields.items()}
+MACHINE = "hostPath"
+"""Files of the machine that the image's program needs may be missing here."""
 VALUES = {field.alias or name for name, field in ValueSource.model_fields.items()}
 WITH_TEMPLATE = ("Deployment", "ReplicaSet", "DaemonSet")
 Object = dict[str, Any]
@@ -52,9 +55,12 @@ def _is_stand_in(container: object, rules: Sequence[ImageRule]) -> bool:
 
 
 def _volume(source: Source, path: Path, volume: object, used: set[object]) -> object:
-    if not isinstance(volume, dict) or volume.get("name") in used or len(volume) != 2 or set(volume) <= SOURCES:
+    if not isinstance(volume, dict) or volume.get("name") in used or len(volume) != 2:
         return volume
     (other,) = set(volume) - {"name"}
+    projected = volume[other].get("sources") if other == "projected" and isinstance(volume[other], dict) else None
+    if other in SOURCES - {MACHINE} and all(set(one) <= PROJECTED for one in _mappings(projected)):
+        return volume
     source.warn((*path, other), "an empty directory: only stand-ins mount it, and they read nothing", at_key=True)
     return {"name": volume["name"], "emptyDir": {}}
 

@@ -50,6 +50,7 @@ EXAMPLES = {
     "plugins": "/usr/lib/cni",
     "port": "80",
     "ports": "[{port: 80}]",
+    "resource": "limits.cpu",
     "seconds": "5",
     "secretName": "keys",
     "selector": "{app: web}",

@@ -1,13 +1,14 @@
-"""Volumes of a pod: empty directories, files of the machine, ConfigMaps and Secrets as files."""
+"""Volumes of a pod: empty directories, files of the machine; ConfigMaps, Secrets and the pod's fields as files."""
 
 from typing import Annotated, Literal, NamedTuple
 
 from pydantic import AfterValidator, Field, PlainValidator, model_validator
 
-from testbed.cluster.environment import ConfigKind
+from testbed.cluster.environment import ConfigKind, ContainerResource
 from testbed.cluster.manifest_model import LabelName, Model
 from testbed.cluster.name_rules import (
     check_config_key,
+    check_file_field,
     check_mount_path,
     check_object_name,
     check_volume_file,
@@ -66,6 +67,55 @@ class Files(NamedTuple):
     optional: bool
 
 
+class FileField(Model):
+    """A field of the pod's metadata, by its path."""
+
+    field_path: Annotated[str, AfterValidator(check_file_field)]
+    api_version: Literal["v1"] = "v1"
+
+
+class FieldFile(Model):
+    """One field of the pod, or one resource of a container, as a file."""
+
+    path: Annotated[str, AfterValidator(check_volume_file)]
+    """Path below the volume."""
+    field_ref: FileField | None = None
+    resource_field_ref: ContainerResource | None = None
+    mode: FileMode | None = None
+    """By default the volume's defaultMode."""
+
+    @model_validator(mode="after")
+    def _a_source(self) -> "FieldFile":
+        if (self.field_ref is None) == (self.resource_field_ref is None):
+            got = "none" if self.field_ref is None else "both"
+            raise wrong("a file has one source", got, "fieldRef: {fieldPath: metadata.labels} or resourceFieldRef: {…}")
+        if self.resource_field_ref is not None and self.resource_field_ref.container_name is None:
+            raise wrong("a file's resource is that of a container", "none", "containerName: NAME in resourceFieldRef")
+        return self
+
+
+class PodFields(NamedTuple):
+    """The pod's own fields as files of a volume."""
+
+    items: tuple[FieldFile, ...]
+
+
+FieldItems = Annotated[tuple[FieldFile, ...], Field(strict=False)]
+
+
+class DownwardVolume(Model):
+    """The pod's own fields as files; those of labels and annotations are updated with it."""
+
+    items: FieldItems = ()
+    default_mode: FileMode = FILE_MODE
+
+
+class DownwardProjection(Model):
+    """The pod's own fields as files of a projected volume."""
+
+    items: FieldItems = ()
+
+
 class ConfigMapVolume(Model):
     """A ConfigMap's keys as files, which are updated with it."""
 
@@ -101,19 +151,26 @@ class ObjectProjection(Model):
 class Projection(Model):
     """One source of a projected volume."""
 
+    empty_settings_say_nothing = False
+
     config_map: ObjectProjection | None = None
     secret: ObjectProjection | None = None
+    downward_api: DownwardProjection | None = Field(default=None, alias="downwardAPI")
 
     @model_validator(mode="after")
     def _a_source(self) -> "Projection":
-        if (self.config_map is None) == (self.secret is None):
-            got = "none" if self.secret is None else "both"
-            raise wrong("a projection has one source", got, "configMap or secret: {name: …}")
+        fields = type(self).model_fields
+        given = [field.alias or name for name, field in fields.items() if getattr(self, name) is not None]
+        if len(given) != 1:
+            want = "configMap or secret: {name: …}, or downwardAPI: {items: […]}"
+            raise wrong("a projection has one source", " and ".join(given) or "none", want)
         return self
 
     @property
-    def files(self) -> Files:
-        """Return the object whose keys become files."""
+    def files(self) -> Files | PodFields:
+        """Return what becomes files."""
+        if self.downward_api is not None:
+            return PodFields(self.downward_api.items)
         kind: ConfigKind = "ConfigMap" if self.config_map is not None else "Secret"
         given = self.config_map or self.secret
         assert given is not None
@@ -121,7 +178,7 @@ class Projection(Model):
 
 
 class Projected(Model):
-    """Several ConfigMaps and Secrets in one directory."""
+    """ConfigMaps, Secrets and the pod's own fields in one directory."""
 
     sources: Annotated[tuple[Projection, ...], Field(strict=False, min_length=1)]
     default_mode: FileMode = FILE_MODE
@@ -138,6 +195,7 @@ class Volume(Model):
     host_path: HostPath | None = None
     config_map: ConfigMapVolume | None = None
     secret: SecretVolume | None = None
+    downward_api: DownwardVolume | None = Field(default=None, alias="downwardAPI")
     projected: Projected | None = None
 
     @model_validator(mode="before")
@@ -157,17 +215,19 @@ class Volume(Model):
         return self
 
     @property
-    def files(self) -> tuple[Files, ...]:
-        """Return the objects whose keys are its files; none for other kinds of volumes."""
+    def files(self) -> tuple[Files | PodFields, ...]:
+        """Return what its files are made of; nothing for other kinds of volumes."""
         if self.config_map is not None:
             given = self.config_map
             return (Files("ConfigMap", given.name, given.items, given.optional),)
         if self.secret is not None:
             return (Files("Secret", self.secret.secret_name, self.secret.items, self.secret.optional),)
+        if self.downward_api is not None:
+            return (PodFields(self.downward_api.items),)
         return tuple(one.files for one in self.projected.sources) if self.projected is not None else ()
 
     @property
     def default_mode(self) -> int:
         """Return the mode of files without their own."""
-        given = self.config_map or self.secret or self.projected
+        given = self.config_map or self.secret or self.downward_api or self.projected
         return given.default_mode if given is not None else FILE_MODE

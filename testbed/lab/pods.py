@@ -35,9 +35,10 @@ class Pods:
         *,
         network: IPv4Network,
         dns: bool,
+        uid_of: Callable[[ObjectKey, str], str],
     ) -> None:
         """`network` is all pods'. `dns`: whether containers use the cluster's DNS; without it they resolve only their
-        own names.
+        own names. `uid_of` returns the id of a pod created at a time.
         """
         self.changed = Changes()
         """Notified when a pod or node is added or removed, becomes ready or unready, or gets other labels."""
@@ -50,6 +51,7 @@ class Pods:
         self._warm_shims = warm_shims
         self._network = network
         self._dns = dns
+        self._uid_of = uid_of
         self._pods: Mapping[ObjectKey, Pod] = {}
         self._changing = threading.Lock()
         self._networks: weakref.WeakKeyDictionary[LabNode, PodNetwork] = weakref.WeakKeyDictionary()
@@ -92,6 +94,7 @@ class Pods:
             warm_shims=self._warm_shims,
             lookup=self._configs.find,
             groups=self._groups,
+            uid_of=self._uid_of,
         )
 
     def _network_of(self, node: LabNode) -> PodNetwork:

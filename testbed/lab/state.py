@@ -13,6 +13,7 @@ from agent.kernel.journal import FileJournal, Journal
 from agent.lease import Subnet
 from agent.netconfig.config import NetworkConfig, parse_network_config
 from testbed.cgroups.groups import Groups
+from testbed.cluster.object_key import object_uid
 from testbed.cluster.overlay import Overlay, overlay_of
 from testbed.cluster.spec import Cluster
 from testbed.cluster.underlay_plan import plan_underlay
@@ -69,6 +70,7 @@ class LabState:
             self.warm_shims,
             network=cluster.config.network,
             dns=cluster.dns,
+            uid_of=partial(object_uid, self.name, self.since, "Pod"),
         )
         self.namespaces: Final = Namespaces(cluster.namespaces, self.pods.changed)
         self.link_watch: Final = LinkWatch()

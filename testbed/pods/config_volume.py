@@ -1,4 +1,4 @@
-"""A directory of files that change atomically, as kubelet writes ConfigMaps and Secrets.
+"""A directory of files that change atomically, as kubelet writes ConfigMaps, Secrets and a pod's fields.
 
 ..2024_05_01_10_00_00.123/nginx.conf     the files
 ..data -> ..2024_05_01_10_00_00.123      replaced in one step when they change

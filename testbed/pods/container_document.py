@@ -1,13 +1,13 @@
 """The document from which a container is started: everything that `testbed/pods/container.py` needs to know. Pure."""
 
 import json
-import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from testbed.cluster.dns import CLUSTER_DOMAIN
+from testbed.cluster.downward import metadata_value
 from testbed.cluster.images import Program
 from testbed.cluster.manifest import Capabilities, Container, PodManifest, VolumeMount, identity_of
 from testbed.cluster.name_rules import CAPABILITIES
@@ -26,15 +26,14 @@ class ContainerPlace:
     resolv_conf: str = ""
     ipv6_address: str | None = None
     node_address: str = ""
+    uid: str = ""
+    """Of the pod."""
 
 
 def field_values(pod: PodManifest, container: Container, place: ContainerPlace) -> dict[str, str]:
     """Return the values of the fields that the container's variables refer to, by path. Pure."""
     addresses = [place.address, *([place.ipv6_address] if place.ipv6_address else [])]
     known = {
-        "metadata.name": pod.name,
-        "metadata.namespace": pod.metadata.namespace,
-        "metadata.uid": str(uuid.uuid5(uuid.NAMESPACE_DNS, f"{pod.metadata.namespace}/{pod.name}")),
         "spec.nodeName": pod.spec.node_name or "",
         "spec.serviceAccountName": "default",
         "status.hostIP": place.node_address,
@@ -46,9 +45,7 @@ def field_values(pod: PodManifest, container: Container, place: ContainerPlace) 
     for variable in container.env:
         if variable.value_from is not None and variable.value_from.field_ref is not None:
             path = variable.value_from.field_ref.field_path
-            name, bracket, key = path.partition("['")
-            mapping = pod.metadata.labels if name == "metadata.labels" else pod.metadata.annotations
-            found[path] = mapping.get(key.removesuffix("']"), "") if bracket else known[path]
+            found[path] = known[path] if path in known else metadata_value(pod, place.uid, path)
     return found
 
 

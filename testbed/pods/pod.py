@@ -11,6 +11,7 @@ from typing import Any, Literal, NamedTuple
 
 from testbed.cgroups.groups import Groups
 from testbed.cluster.manifest import PodManifest
+from testbed.cluster.object_key import ObjectKey
 from testbed.pods.container_document import ContainerPlace
 from testbed.pods.kept_logs import LIVING, keep_end
 from testbed.pods.pod_config import Lookup, no_configs
@@ -53,6 +54,7 @@ class Pod:
         before_link: Callable[[], None] = lambda: None,
         lookup: Lookup = no_configs,
         groups: Groups | None = None,
+        uid_of: Callable[[ObjectKey, str], str] = lambda key, created_at: "",
     ) -> None:
         """Create nothing yet.
 
@@ -61,7 +63,7 @@ class Pod:
         own name. `warm_shims` creates containers' shims; without it each is a new interpreter. `before_link` is called
         when the pod has its address and no link yet; while it raises OSError the pod is not created. `lookup` finds
         ConfigMaps and Secrets; call `follow_configs` after they change.
-        `groups` keep containers to their limits.
+        `groups` keep containers to their limits. `uid_of` returns the id of a pod created at a time.
         """
         self.manifest = spec
         self.key = spec.key
@@ -75,7 +77,9 @@ class Pod:
         self._lookup = lookup
         self._groups = groups
         self._directory = host.rundir / "pods" / self.key.file_name
-        self._volumes = PodVolumes(self._directory, spec, lookup)
+        self.created_at = rfc3339(time.time())
+        self.uid = uid_of(self.key, self.created_at)
+        self._volumes = PodVolumes(self._directory, spec, lookup, self.uid)
         self._unmounted = ""
         """Why volumes of ConfigMaps and Secrets have no files yet; containers wait for them."""
         self._logs = host.logs / LIVING / self.key.file_name
@@ -94,7 +98,6 @@ class Pod:
         self._turn = threading.RLock()
         self._starting = threading.Lock()
         """One thread at a time starts it; not `_turn`, which the pause process's reports acquire."""
-        self.created_at = rfc3339(time.time())
         self.deleted_at: str | None = None
         """When its deletion was requested; None before."""
         self._written: tuple[PodManifest, dict[str, Any]] | None = None
@@ -182,8 +185,12 @@ class Pod:
             self.start()
 
     def relabel(self, manifest: PodManifest) -> None:
-        """Take labels and annotations from another manifest of this pod, without a restart."""
-        self.manifest = self.sandbox.manifest = manifest
+        """Take labels and annotations from another manifest of this pod, without a restart; its files follow."""
+        with self._turn:
+            self.manifest = self.sandbox.manifest = manifest
+            for container in (*self.init_containers.values(), *self.containers.values()):
+                container.relabel(manifest)
+        self.follow_configs()
         self._on_change()
 
     def written_manifest(self) -> dict[str, Any]:
@@ -223,7 +230,7 @@ class Pod:
                 self.sandbox.repair_link()
 
     def follow_configs(self) -> None:
-        """Update volumes, and start containers that waited for a ConfigMap or Secret."""
+        """Update files of volumes, and start containers that waited for a ConfigMap or Secret."""
         with self._turn:
             place, waited = self._place, self._unmounted
             if place is None or self._terminating or not self._fill_volumes():
@@ -234,8 +241,8 @@ class Pod:
                 container.follow_configs()
 
     def _fill_volumes(self) -> bool:
-        """Write files of ConfigMaps and Secrets; return False, with an event, if a volume has none yet."""
-        why = "; ".join(self._volumes.fill())
+        """Write files of ConfigMaps, Secrets and its fields; return False, with an event, if a volume has none yet."""
+        why = "; ".join(self._volumes.fill(self.manifest))
         if why and why != self._unmounted:
             self._report("Warning", "FailedMount", why)
         if why != self._unmounted:
@@ -357,6 +364,7 @@ class Pod:
                     self._resolv_conf,
                     self.ipv6_address,
                     str(self._host.address),
+                    self.uid,
                 )
                 self._start_next(place)
                 # The subnet may have changed while the sandbox was created.

@@ -1,17 +1,20 @@
-"""A pod's data from ConfigMaps and Secrets: values of variables, and files of volumes. Pure.
+"""A pod's data from ConfigMaps, Secrets and its own fields: values of variables, and files of volumes.
 
-Missing objects are reported in Kubernetes' own words. A stand-in reads no settings, so it waits for none.
+Missing objects are reported in Kubernetes' own words. A stand-in reads no settings, so it waits for none. Pure,
+except for the size of the machine.
 """
 
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
+from testbed.cluster.capacity import machine_size
 from testbed.cluster.config_objects import ConfigObject
-from testbed.cluster.environment import ConfigKind
+from testbed.cluster.downward import metadata_value, resource_value
+from testbed.cluster.environment import ConfigKind, ContainerResource
 from testbed.cluster.images import Values
 from testbed.cluster.manifest import Container, PodManifest
 from testbed.cluster.object_key import ObjectKey
-from testbed.cluster.volume import Files, Volume
+from testbed.cluster.volume import FieldFile, Files, PodFields, Volume
 
 Lookup = Callable[[ConfigKind, ObjectKey], ConfigObject | None]
 """Returns the current object; None if there is none."""
@@ -52,6 +55,9 @@ def values_of(pod: PodManifest, container: Container, fields: Mapping[str, str],
         if variable.value_from.field_ref is not None:
             by_name[variable.name] = fields[variable.value_from.field_ref.field_path]
             continue
+        if variable.value_from.resource_field_ref is not None:
+            by_name[variable.name] = _resource(pod, container.name, variable.value_from.resource_field_ref)
+            continue
         assert variable.value_from.key is not None
         kind, wanted = variable.value_from.key
         found = lookup(kind, ObjectKey(namespace, wanted.name))
@@ -71,10 +77,18 @@ def _variable(name: str, value: bytes) -> str:
     return value.decode(errors="surrogateescape")
 
 
-def files_of(pod: PodManifest, volume: Volume, lookup: Lookup) -> Mapping[str, VolumeFile]:
-    """Return the files of a volume of ConfigMaps and Secrets, by path. Raises MissingConfig."""
+def _resource(pod: PodManifest, own: str, wanted: ContainerResource) -> str:
+    of = next(one for one in pod.spec.all_containers if one.name == (wanted.container_name or own))
+    return resource_value(wanted, of.resources, machine_size())
+
+
+def files_of(pod: PodManifest, volume: Volume, lookup: Lookup, uid: str = "") -> Mapping[str, VolumeFile]:
+    """Return the files of a volume of ConfigMaps, Secrets and the pod's fields, by path. Raises MissingConfig."""
     found: dict[str, VolumeFile] = {}
     for files in volume.files:
+        if isinstance(files, PodFields):
+            found |= {item.path: _field(pod, uid, item, volume.default_mode) for item in files.items}
+            continue
         optional = files.optional or _only_stand_ins_mount(pod, volume)
         known = lookup(files.kind, ObjectKey(pod.metadata.namespace, files.name))
         if known is None:
@@ -83,6 +97,15 @@ def files_of(pod: PodManifest, volume: Volume, lookup: Lookup) -> Mapping[str, V
             raise MissingConfig(f'{files.kind.lower()} "{files.name}" not found')
         found |= _chosen(files, known, volume.default_mode, optional=optional)
     return found
+
+
+def _field(pod: PodManifest, uid: str, item: FieldFile, mode: int) -> VolumeFile:
+    if item.field_ref is not None:
+        text = metadata_value(pod, uid, item.field_ref.field_path)
+    else:
+        assert item.resource_field_ref is not None
+        text = _resource(pod, "", item.resource_field_ref)
+    return VolumeFile(text.encode(errors="surrogateescape"), mode if item.mode is None else item.mode)
 
 
 def _chosen(files: Files, known: ConfigObject, mode: int, *, optional: bool) -> Mapping[str, VolumeFile]:

@@ -182,6 +182,10 @@ class PodContainer:
             self._supervised, self._tries_without_it = None, 0
             self._on_change()
 
+    def relabel(self, pod: PodManifest) -> None:
+        """Use the labels and annotations of this manifest of its pod from the next run on."""
+        self._pod = pod
+
     def follow_configs(self) -> None:
         """Start it now if a ConfigMap or Secret was missing until now."""
         place, supervised = self._place, self._supervised

@@ -1,4 +1,4 @@
-"""The shared files of one pod's containers: shared memory, empty directories, ConfigMaps and Secrets.
+"""The shared files of one pod's containers: shared memory, empty directories, ConfigMaps, Secrets, the pod's fields.
 
 Each is in memory, with its own size.
 """
@@ -25,11 +25,11 @@ SHARED_MEMORY = 64 * MIB
 class PodVolumes:
     """File systems below the pod's directory; they outlive its containers and its pause process."""
 
-    def __init__(self, directory: Path, pod: PodManifest, lookup: Lookup) -> None:
-        """Mount nothing yet. `lookup` finds ConfigMaps and Secrets."""
+    def __init__(self, directory: Path, pod: PodManifest, lookup: Lookup, uid: str) -> None:
+        """Mount nothing yet. `lookup` finds ConfigMaps and Secrets, `uid` is the pod's."""
         self._directory = directory
-        self._pod = pod
         self._lookup = lookup
+        self._uid = uid
         volumes = pod.spec.volumes
         self._group = pod.spec.security_context.fs_group
         self._wanted = [(directory / "shm", SHARED_MEMORY, 0o1777)]
@@ -59,20 +59,20 @@ class PodVolumes:
                         place.chmod(0o2777)
                     self._mounted.append(place)
 
-    def fill(self) -> list[str]:
-        """Write the current files of ConfigMaps and Secrets; return why volumes have none yet.
+    def fill(self, pod: PodManifest) -> list[str]:
+        """Write the current files of ConfigMaps, Secrets and the pod's fields; return why volumes have none yet.
 
         If the object is gone, its files stay, as in Kubernetes.
         """
         with self._changing:
-            return list(self._fill()) if self._mounted else []
+            return list(self._fill(pod)) if self._mounted else []
 
-    def _fill(self) -> Iterator[str]:
-        for volume in self._pod.spec.volumes:
+    def _fill(self, pod: PodManifest) -> Iterator[str]:
+        for volume in pod.spec.volumes:
             if not volume.files:
                 continue
             try:
-                files = files_of(self._pod, volume, self._lookup)
+                files = files_of(pod, volume, self._lookup, self._uid)
                 write_files(self._directory / "volumes" / volume.name, files, self._group)
                 self._filled.add(volume.name)
             except OSError as failure:

@@ -17,7 +17,7 @@ from testbed.cluster.kinds import KINDS, Kind
 from testbed.cluster.manifest import PodManifest
 from testbed.cluster.namespace import Namespace
 from testbed.cluster.network_policy import NetworkPolicy
-from testbed.cluster.object_key import ObjectKey, key_of
+from testbed.cluster.object_key import ObjectKey, key_of, object_uid
 from testbed.cluster.placement import node_labels
 from testbed.cluster.resources import qos_class
 from testbed.cluster.service import VERSIONS, Service
@@ -42,8 +42,7 @@ class LabIdentity:
 
     def uid(self, kind: Kind, key: ObjectKey, created_at: str) -> str:
         """Return an id that is the same for one object while it exists, and different for a later one."""
-        text = "/".join((self.name, self.since, kind.name, *key, created_at))
-        return str(uuid.uuid5(uuid.NAMESPACE_URL, f"testbed://{text}"))
+        return object_uid(self.name, self.since, kind.name, key, created_at)
 
     def head(self, kind: Kind, key: ObjectKey, created_at: str) -> Shape:
         """Return apiVersion, kind and metadata."""

@@ -6,6 +6,7 @@ import pytest
 
 from testbed.cluster.yaml_source import read_documents
 from tests.e2e.lab import Lab, lab_of
+from tests.waiting import wait_until
 
 CLUSTER = """\
 apiVersion: testbed/v1
@@ -98,3 +99,23 @@ def test_what_get_prints_as_yaml_can_be_applied_elsewhere_with_odd_values(lab: L
         assert lab.run("odd", "sh", "-c", "echo $V0 $V3 $V4").split() == ["y", "1e3", "12:30"]
     finally:
         lab.must("delete", "pod", "odd")
+
+
+def test_a_pod_knows_its_own_uid_and_its_labels_of_now(lab: Lab) -> None:
+    fields = "{path: uid, fieldRef: {fieldPath: metadata.uid}}, {path: labels, fieldRef: {fieldPath: metadata.labels}}"
+    env = "[{name: ID, valueFrom: {fieldRef: {fieldPath: metadata.uid}}}]"
+    container = f"{{name: c, image: shell, env: {env}, volumeMounts: [{{name: v, mountPath: /v}}]}}"
+    spec = f"{{volumes: [{{name: v, downwardAPI: {{items: [{fields}]}}}}], containers: [{container}]}}"
+    pod = f"{{apiVersion: v1, kind: Pod, metadata: {{name: self, labels: {{app: web}}}}, spec: {spec}}}"
+    applied = lab.testbed("apply", "-f", "-", "--wait", stdin=pod)
+    assert applied.code == 0, str(applied)
+    try:
+        uid = lab.json("get", "pod/self")["metadata"]["uid"]
+        assert lab.run("self", "sh", "-c", "echo $ID $(cat /v/uid /v/labels)") == f'{uid} {uid}app="web"\n'
+        assert lab.testbed("apply", "-f", "-", stdin=pod.replace("app: web", "app: shop")).code == 0
+        wait_until(
+            lambda: lab.run("self", "cat", "/v/labels") == 'app="shop"', timeout_s=10, what="the file has the new label"
+        )
+        assert lab.json("get", "pod/self")["metadata"]["uid"] == uid
+    finally:
+        lab.must("delete", "pod", "self")

@@ -6,6 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
+from testbed.cluster.manifest import PodManifest
+from testbed.pods.pod import Pod
 from tests.netns.pods import SLEEP, PodNode, catches_term, execute, output, shell, started, wait_until
 
 pytestmark = pytest.mark.root
@@ -34,6 +36,49 @@ def test_variables_have_the_values_of_the_pod_s_fields(node: PodNode) -> None:
     assert output(pod, "c", 'echo "$NAME $NAMESPACE $IP $HOST <$APP> $BOTH"') == (
         f"fields default {pod.address} 127.0.0.1 <> fields at {pod.address}\n"
     )
+
+
+def labelled(pod: Pod, **labels: str) -> PodManifest:
+    """Return the pod's manifest with these labels, as `apply` would pass it."""
+    metadata = pod.manifest.metadata.model_copy(update={"labels": labels})
+    return pod.manifest.model_copy(update={"metadata": metadata})
+
+
+def test_files_of_the_pod_s_fields_follow_its_labels_and_variables_its_next_run(node: PodNode) -> None:
+    fields = [{"path": name, "fieldRef": {"fieldPath": f"metadata.{name}"}} for name in ("labels", "name", "uid")]
+    cpu = {"resource": "limits.cpu", "containerName": "c", "divisor": "1m"}
+    volumes = [
+        {"name": "info", "downwardAPI": {"items": fields}},
+        {
+            "name": "more",
+            "projected": {
+                "sources": [{"downwardAPI": {"items": [{"path": "cpu", "resourceFieldRef": cpu}, fields[0]]}}]
+            },
+        },
+    ]
+    mounts = [{"name": name, "mountPath": f"/{name}"} for name in ("info", "more")]
+    mounts.append({"name": "info", "mountPath": "/etc/labels", "subPath": "labels"})
+    env = [of_field("APP", "metadata.labels['app']"), of_field("ID", "metadata.uid")]
+    container = shell("c", SLEEP, env=env, volumeMounts=mounts, resources={"limits": {"cpu": "250m"}})
+    pod = node.pod("info", container, volumes=volumes)
+    pod.relabel(labelled(pod, app="web", tier="front"))
+    started(pod)
+    look = "cat /info/labels; echo; cat /info/name; echo; cat /info/uid; echo; cat /more/cpu"
+    assert output(pod, "c", look) == f'app="web"\ntier="front"\ninfo\n{pod.uid}\n250'
+    assert (
+        output(pod, "c", "ls -A /more | grep -v '^[.][.]2'; echo $APP $ID") == f"..data\ncpu\nlabels\nweb {pod.uid}\n"
+    )
+    assert "Read-only file system" in execute(pod, "c", "echo x > /info/labels").stderr
+    before = pod.containers["c"].pid
+    pod.relabel(labelled(pod, app="shop"))
+    assert output(pod, "c", "cat /info/labels /more/labels; echo; echo $APP") == 'app="shop"app="shop"\nweb\n'
+    # A file that is mounted by subPath stays as it was, as in Kubernetes.
+    assert output(pod, "c", "cat /etc/labels") == 'app="web"\ntier="front"'
+    assert (pod.containers["c"].pid, pod.status().restarts) == (before, 0)
+    assert before is not None
+    os.kill(before, signal.SIGKILL)
+    wait_until(lambda: pod.status().restarts == 1 and pod.status().ready, "it runs again", 20)
+    assert output(pod, "c", "echo $APP") == "shop\n"
 
 
 def test_host_aliases_are_lines_of_every_container_s_hosts(node: PodNode) -> None:
