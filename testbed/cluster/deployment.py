@@ -10,8 +10,6 @@ from testbed.cluster.manifest import Metadata
 from testbed.cluster.manifest_model import Model
 from testbed.cluster.name_rules import within, wrong
 from testbed.cluster.pod_template import (
-    HASH_LENGTH,
-    LONGEST_OWNER_NAME,
     LONGEST_WAIT_S,
     MAX_REPLICAS,
     NO_PODS,
@@ -26,7 +24,6 @@ from testbed.cluster.pod_template import (
 DEFAULT_SHARE = "25%"
 REVISION = "deployment.kubernetes.io/revision"
 """The annotation with the number of a Deployment's rollouts."""
-LONGEST_NAME = LONGEST_OWNER_NAME - len("-") - HASH_LENGTH
 
 
 class RollingUpdate(Model):

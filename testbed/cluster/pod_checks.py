@@ -4,7 +4,6 @@ from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 
 from testbed.cluster.daemon_set import DaemonSet
-from testbed.cluster.deployment import LONGEST_NAME as LONGEST_DEPLOYMENT_NAME
 from testbed.cluster.deployment import Deployment
 from testbed.cluster.environment import ContainerResource
 from testbed.cluster.free_values import free_name, free_port
@@ -13,7 +12,7 @@ from testbed.cluster.images import RECIPES, RecipeError, difference_of, program
 from testbed.cluster.manifest import Container, PodManifest, PodSpec, identity_of
 from testbed.cluster.object_key import DEFAULT_NAMESPACE, ObjectKey
 from testbed.cluster.placement import host_ports
-from testbed.cluster.pod_template import LONGEST_OWNER_NAME, PodOwner
+from testbed.cluster.pod_template import PodOwner
 from testbed.cluster.problems import Problem, near_match, shorten
 from testbed.cluster.replica_set import ReplicaSet
 from testbed.cluster.validation import Source
@@ -105,19 +104,19 @@ def check_pod_spec(source: Source, path: Path, spec: PodSpec) -> Iterator[Proble
 def check_deployment(source: Source, deployment: object) -> Iterator[Problem]:
     """Check the parts of one Deployment against each other."""
     assert isinstance(deployment, Deployment)
-    yield from _check_owner(source, deployment, LONGEST_DEPLOYMENT_NAME)
+    yield from _check_owner(source, deployment)
 
 
 def check_replica_set(source: Source, replica_set: object) -> Iterator[Problem]:
     """Check the parts of one ReplicaSet against each other."""
     assert isinstance(replica_set, ReplicaSet)
-    yield from _check_owner(source, replica_set, LONGEST_OWNER_NAME)
+    yield from _check_owner(source, replica_set)
 
 
 def check_daemon_set(source: Source, daemon_set: object) -> Iterator[Problem]:
     """Check the parts of one DaemonSet against each other."""
     assert isinstance(daemon_set, DaemonSet)
-    yield from _check_owner(source, daemon_set, LONGEST_OWNER_NAME)
+    yield from _check_owner(source, daemon_set)
     ports = host_ports(daemon_set.spec.template.spec)
     if ports and daemon_set.max_surge(1):
         got = f"maxSurge beside host port {min(ports).port}"
@@ -125,12 +124,8 @@ def check_daemon_set(source: Source, daemon_set: object) -> Iterator[Problem]:
         yield source.problem(("spec", "updateStrategy", "rollingUpdate", "maxSurge"), what)
 
 
-def _check_owner(source: Source, owner: PodOwner, longest_name: int) -> Iterator[Problem]:
+def _check_owner(source: Source, owner: PodOwner) -> Iterator[Problem]:
     """Check the rules for everything that creates pods from a template."""
-    if len(owner.name) > longest_name:
-        got = f"{len(owner.name)} characters"
-        what = f"too long for the names of its pods (got {got}; want at most {longest_name})"
-        yield source.problem(("metadata", "name"), what)
     template = owner.spec.template
     labels_are_right = not source.is_doubtful((*TEMPLATE, "metadata"))
     for key, value in owner.spec.selector.match_labels.items():

@@ -10,14 +10,11 @@ from pydantic import Field, PlainValidator
 
 from testbed.cluster.manifest import Metadata, NamespacedObject, PodManifest, PodSpec
 from testbed.cluster.manifest_model import Annotations, LabelKey, LabelName, LabelValue, Model
-from testbed.cluster.name_rules import check_count_or_percent, within
+from testbed.cluster.name_rules import MAX_LABEL, check_count_or_percent, within
 from testbed.cluster.object_key import ObjectKey, Owner
 
 MAX_REPLICAS = 1000  # several times a machine's capacity
 HASH_LENGTH = 8
-SUFFIX = "-xxxxx"
-"""Suffix of a pod's name."""
-LONGEST_OWNER_NAME = 63 - len(SUFFIX)
 LONGEST_WAIT_S = 3600
 
 CountOrPercent = Annotated[int | str, PlainValidator(check_count_or_percent)]
@@ -82,6 +79,11 @@ class PodOwner(NamespacedObject):
     def owner(self) -> Owner:
         """Return it as the owner of its pods."""
         return Owner(self.kind, self.key)
+
+
+def generated_name(owner: str, suffix: str) -> str:
+    """Return the name of an object that an owner makes; a long owner's name is cut, as in Kubernetes."""
+    return f"{owner}-"[: MAX_LABEL - len(suffix)] + suffix
 
 
 def pod_of(template: PodTemplate, key: ObjectKey, node: str) -> PodManifest:

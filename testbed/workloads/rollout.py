@@ -10,6 +10,7 @@ from dataclasses import replace
 
 from testbed.cluster.deployment import Deployment
 from testbed.cluster.object_key import ObjectKey
+from testbed.cluster.pod_template import generated_name
 from testbed.cluster.replica_set import replica_set_of
 from testbed.workloads.seen import KeptSet, PodsByOwner, living
 
@@ -43,7 +44,7 @@ def roll_out(
 
 
 def _made(deployment: Deployment, template_hash: str, taken: Collection[ObjectKey], now: str) -> KeptSet:
-    name = f"{deployment.name}-{template_hash}"
+    name = generated_name(deployment.name, template_hash)
     while (key := ObjectKey(deployment.metadata.namespace, name)) in taken:
         name += "2"
     return KeptSet(replica_set_of(deployment, key, template_hash, 0), now, deployment.key)

@@ -22,7 +22,7 @@ from testbed.cluster.deployment import Deployment
 from testbed.cluster.manifest import PodManifest
 from testbed.cluster.object_key import ObjectKey, Owner
 from testbed.cluster.placement import SeenNode, host_ports
-from testbed.cluster.pod_template import PodOwner, PodTemplate, pod_of
+from testbed.cluster.pod_template import PodOwner, PodTemplate, generated_name, pod_of
 from testbed.cluster.replica_set import ReplicaSet
 from testbed.lab.clock import now
 from testbed.lab.events import Events
@@ -324,8 +324,10 @@ class Workloads:
         wanted = self._wanted(owner)
         if wanted is None:
             return
-        while self._pods.get(key := ObjectKey(owner.key.namespace, f"{owner.key.name}-{self._suffix()}")) is not None:
-            pass
+        while True:
+            key = ObjectKey(owner.key.namespace, generated_name(owner.key.name, self._suffix()))
+            if self._pods.get(key) is None:
+                break
         template, template_hash = _labelled(wanted)
         self._owned[key] = Owned(owner, template_hash, next(self._numbers))
         self._event("Normal", f"{owner}", "SuccessfulCreate", f"Created pod: {key} ({node})")

@@ -8,6 +8,7 @@ import pytest
 from testbed.cluster.deployment import Deployment
 from testbed.cluster.object_key import key_of
 from testbed.cluster.placement import SeenNode
+from testbed.cluster.pod_template import generated_name
 from testbed.cluster.replica_set import ReplicaSet
 from testbed.workloads.seen import CannotPlace, CreatePod, DeletePod, SeenPod
 from tests.unit.controllers import WEB, Cluster, deployment, replica_set
@@ -285,3 +286,12 @@ def test_a_template_keeps_its_hash_through_scaling_and_gets_another_with_each_ch
     assert wanted.scaled(5).spec.template.hash == before
     assert wanted.spec.template.with_labels({"tier": "front"}).hash != before
     assert deployment(2, image="nginx").spec.template.hash != before
+
+
+def test_long_names_are_cut_for_what_they_make_and_stay_apart() -> None:
+    name = "x" * 63
+    cluster = Cluster(deployment(1, name=name), deployment(1, name=f"{name[:-1]}y"))
+    assert len({one.key for one in cluster.sets.values()}) == 2
+    assert all(one.key.name.startswith(name[:54]) and len(one.key.name) in (63, 64) for one in cluster.sets.values())
+    assert generated_name("web-1234abcd", "x7d2k") == "web-1234abcd-x7d2k"
+    assert generated_name(name, "x7d2k") == f"{name[:58]}x7d2k"
