@@ -173,6 +173,7 @@ class PodNode:
             netns_directory=None,
             lookup=self.lookup,
             groups=self.groups,
+            uid_of=lambda key, _: f"uid-of-{key.name}",
         )
         self._undo.callback(made.delete, 0.0)
         self.made.append(made)
