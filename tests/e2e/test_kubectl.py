@@ -498,6 +498,7 @@ def test_random_requests_and_slow_readers_do_no_harm(lab: Lab, kubectl: Kubectl)
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(300)  # each request is a TLS connection of its own
 def test_five_thousand_random_requests_and_slow_readers_do_no_harm(lab: Lab, kubectl: Kubectl) -> None:
     _bombard(lab, kubectl, 5_000)
 
