@@ -2,8 +2,9 @@
 
 table bridge testbed-guard      per port of the pods' bridge: only the pod's MAC and address, in IP, in ARP and in
                                 advertisements to neighbours; nothing with a VLAN tag
-table ip testbed-guard          from the pods' bridge: nothing to the machines that run etcd, whatever the port;
-                                queries to the cluster's DNS, which has no route to pods, leave with the node's address
+table inet testbed-guard        from the pods' bridge: nothing to the machines that run etcd, whatever the port;
+                                queries to the cluster's DNS, which has no route to pods, leave with the node's address;
+                                connections are tracked from the start, for policies that come later
 """
 
 import threading
@@ -70,8 +71,8 @@ class PodGuard:
         """By port."""
         self._has_ipv6 = False
         self._ports = self._kept(PORTS, {"from-pods": PORTS_RULES})
-        self._underlay = self._kept(underlay(pods, dns=dns), {"from-pods": 1, **({"to-dns": 1} if dns else {})})
-        self._servers = Ruleset(f"ip {TABLE}", sets={"servers": frozenset(map(str, servers))})
+        self._underlay = self._kept(underlay(pods, dns=dns), {"from-pods": 2, **({"to-dns": 1} if dns else {})})
+        self._servers = Ruleset(f"inet {TABLE}", sets={"servers": frozenset(map(str, servers))})
 
     def start(self) -> None:
         """Write the rules that do not depend on pods. Raises OSError."""
@@ -123,15 +124,16 @@ class PodGuard:
 
 
 def underlay(pods: str, *, dns: bool) -> str:
-    """Return the skeleton of the table of family ip."""
+    """Return the skeleton of the table of family inet."""
     to_dns = (
         " chain to-dns {\n  type nat hook postrouting priority srcnat - 2; policy accept;\n"
         f'  ip daddr {DNS_ADDRESS} masquerade comment "the DNS is on the underlay"\n }}\n'
     )
     return (
-        f"table ip {TABLE} {{\n set servers {{ type ipv4_addr; }}\n chain from-pods {{\n"
+        f"table inet {TABLE} {{\n set servers {{ type ipv4_addr; }}\n chain from-pods {{\n"
         "  type filter hook forward priority -10; policy accept;\n"
-        f'  iifname {pods} ip daddr @servers counter drop comment "pods do not reach etcd"\n }}\n'
+        f'  iifname {pods} ip daddr @servers counter drop comment "pods do not reach etcd"\n'
+        '  ct state new comment "known before a policy asks"\n }\n'
         f"{to_dns if dns else ''}}}\n"
     )
 

@@ -14,6 +14,7 @@ from tests.e2e.lab import Lab
 MARGIN_S = 0.5
 """How long a probe that must not pass is waited for after the last one that must."""
 LIMIT_S = 6.0
+ANSWER_S = 3.0
 OWN_PORTS = range(1024, 32768)
 """Those that the kernel chooses from begin above."""
 AGAIN_S = 1.0
@@ -81,6 +82,12 @@ class Prober:
             poller.close()
         return passed
 
+    def open(self, probe: Probe) -> socket.socket:
+        """Begin a connection, or a flow of datagrams, that lasts until the socket is closed."""
+        (one,) = self._sockets(probe.source, [probe])
+        one.settimeout(ANSWER_S)
+        return one
+
     def _sockets(self, source: str, probes: Sequence[Probe]) -> list[socket.socket]:
         descriptor = os.open(f"/proc/{self.pid}/root/run/netns/{source.replace('/', '_')}", os.O_RDONLY)
 
@@ -95,14 +102,32 @@ class Prober:
 
     def _begin(self, probe: Probe) -> socket.socket:
         kind = socket.SOCK_STREAM if probe.protocol == "TCP" else socket.SOCK_DGRAM
-        one = socket.socket(socket.AF_INET, kind | socket.SOCK_NONBLOCK)
+        address = self.addresses[probe.target]
+        one = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, kind | socket.SOCK_NONBLOCK)
         if probe.protocol == "UDP":
             # Of its own: by chance it could be that of an earlier probe, whose flow the kernel still knows.
             one.bind(("", OWN_PORTS[0] + next(self._ports) % len(OWN_PORTS)))
-        one.connect_ex((self.addresses[probe.target], probe.port))
+        one.connect_ex((address, probe.port))
         if probe.protocol == "UDP":
             _send(one)
         return one
+
+
+def still_answers(one: socket.socket, text: str) -> bool:
+    """Ask over an open connection or flow, and return whether the answer has come; `text` is new each time."""
+    is_tcp = one.type == socket.SOCK_STREAM
+    request = f"GET /echo?msg={text} HTTP/1.1\r\nHost: test\r\n\r\n" if is_tcp else text
+    try:
+        one.send(request.encode())
+        answer = b""
+        while not answer.endswith(text.encode()):
+            more = one.recv(1000)
+            if not more:
+                return False
+            answer = answer + more if is_tcp else more
+    except OSError:
+        return False
+    return True
 
 
 def _send(one: socket.socket) -> None:

@@ -32,7 +32,7 @@ HARMS = (
     "delete table bridge testbed-guard",
     "flush chain bridge testbed-guard from-pods",
     "flush set bridge testbed-guard ports",
-    "delete table ip testbed-guard",
+    "delete table inet testbed-guard",
 )
 RESTORED_S = 5.0
 
@@ -152,7 +152,7 @@ def test_no_vlan_tag_hides_anothers_address(hostile: Hostile, arrives: Callable[
 
 
 def underlay_rules_are_there(lab: LabHandle) -> bool:
-    listed = lab.exec("node1", "nft", "list", "table", "ip", "testbed-guard").stdout
+    listed = lab.exec("node1", "nft", "list", "table", "inet", "testbed-guard").stdout
     return all(word in listed for word in ("pods do not reach etcd", "192.168.8.11", "masquerade"))
 
 

@@ -1,10 +1,12 @@
 """The same policies by every backend and data path, and by IPv6."""
 
+import contextlib
 from collections.abc import Iterator
 
 import pytest
 
 from tests.e2e.lab import Lab, lab_of, skip_without
+from tests.e2e.policy_probes import Probe, Prober, still_answers
 
 pytestmark = [pytest.mark.slow]
 
@@ -82,6 +84,13 @@ def dual(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     yield from labs(DUAL_STACK, tmp_path_factory, "--backend", request.param)
 
 
+@pytest.fixture
+def bare(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+    """Yield a lab in which nothing but policies needs to know connections."""
+    options = "dns: false\nagent: {args: [--ip-masq=false]}\n"
+    yield from labs(DUAL_STACK + options, tmp_path_factory, "--backend", "host-gw")
+
+
 SOURCES = {"friend", "stranger", "far"}
 
 
@@ -112,6 +121,19 @@ def test_a_policy_is_enforced_by_every_backend_and_data_path(lab: Lab) -> None:
     )
     lab.must("delete", "networkpolicy", "only-friends")
     assert reached(lab, 4) == EVERYONE
+
+
+@pytest.mark.row("P12")
+def test_what_is_open_goes_on_where_nothing_else_tracks_connections(bare: Lab) -> None:
+    both = [Prober(bare), Prober(bare)]
+    both[1].addresses = {one["name"]: one["ipv6_address"] for one in bare.json("status")["pods"]}
+    probes = [Probe("friend", target, "TCP", 8080) for target in ("echo1", "echo2")]
+    with contextlib.ExitStack() as until_the_end:
+        opened = [until_the_end.enter_context(prober.open(probe)) for prober in both for probe in probes]
+        assert [still_answers(one, "before") for one in opened] == [True] * 4
+        bare.must("apply", "-f", "-", "--wait", stdin=POLICY.replace("role: friend", "role: nobody"))
+        assert [prober.passing(probes) for prober in both] == [set(), set()], "new ones do not begin"
+        assert [still_answers(one, "later") for one in opened] == [True] * 4
 
 
 @pytest.mark.row("P10")
