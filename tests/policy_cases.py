@@ -40,10 +40,13 @@ def port_names(protocol: str) -> Mapping[int, str]:
 NAMED = {name: (protocol, port) for protocol in ("TCP", "UDP") for port, name in port_names(protocol).items()}
 
 
+SWAPPED = {name: (protocol, sum(PORTS) - port) for name, (protocol, port) in NAMED.items()}
+
+
 def nine_pods() -> list[PlainPod]:
-    """Return namespaces x, y, z with pods a, b, c each, on addresses of three nodes."""
+    """Return namespaces x, y, z with pods a, b, c each, on addresses of three nodes; c's names mean other numbers."""
     return [
-        PlainPod(namespace, name, {"pod": name}, f"10.0.{number + 1}.{at + 2}", NAMED)
+        PlainPod(namespace, name, {"pod": name}, f"10.0.{number + 1}.{at + 2}", SWAPPED if name == "c" else NAMED)
         for at, namespace in enumerate(NAMESPACES)
         for number, name in enumerate(NAMES)
     ]

@@ -238,6 +238,8 @@ ROWS: Mapping[str, Row] = {
     "P9": Row("34 forged frames, to the same and to another node, under a default deny: none delivered"),
     "P10": Row("every backend and data path, IPv4 and IPv6"),
     "P11": Row("a node reaches its own pods; a pod with its node's network is a node"),
+    "P12": Row("what is open goes on under a policy that forbids it; a new one does not begin"),
+    "P13": Row("a named port is the number that each pod gives it"),
     **{f"Q{number}": Row(described_case(case), suite=case["like"]) for number, case in enumerate(CASES, 1)},
     "C1": Row("etcd's keys, values and leases as flanneld writes them", software=("flanneld", "etcd")),
     "C2": Row("subnet.env as flanneld writes it, to the byte", software=("flanneld",)),

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from fnmatch import fnmatchcase
 from ipaddress import IPv4Address
-from itertools import product
+from itertools import count, product
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ import pytest
 from testbed.pytest_plugin import NewLab
 from tests.e2e.lab import Lab
 from tests.e2e.policy_forgery import GOOD, forgeries, heard, inside
-from tests.e2e.policy_probes import Probe, Prober
+from tests.e2e.policy_probes import Probe, Prober, still_answers
 from tests.policy_cases import (
     CASES,
     NAMED,
@@ -196,6 +196,61 @@ def test_a_policy_is_in_force_within_a_second(target: str, lab: Lab, apply: Appl
     finally:
         lab.must("delete", "networkpolicy", "deny", "-n", "x")
     becomes(prober, probe, passes=True, within_s=IN_FORCE_S, what="the policy is no longer in force")
+
+
+@pytest.mark.parametrize("protocol", ["TCP", "UDP"])
+@pytest.mark.parametrize("target", ["x/b", "x/c"], ids=["same node", "other node"])
+@pytest.mark.row("P12")
+def test_what_is_open_goes_on_under_a_policy_that_forbids_it(
+    target: str, protocol: str, apply: Apply, prober: Prober
+) -> None:
+    """Kubernetes leaves it to the implementation; the guide says what ours does."""
+    probe = Probe("x/a", target, protocol, 80)
+    numbers = count()
+    with prober.open(probe) as opened:
+
+        def goes_on() -> bool:
+            return still_answers(opened, f"number-{next(numbers)}")
+
+        assert goes_on()
+        apply(policy("deny", "x", podSelector={}, policyTypes=["Ingress", "Egress"]))
+        assert not prober.passing([probe], margin_s=ASKED_AGAIN_S), "a new one does not begin"
+        constantly(goes_on, for_s=3, what="the open one goes on")
+        assert not prober.passing([probe]), "still no new one"
+
+
+@pytest.mark.row("P13")
+def test_a_named_port_is_the_number_that_each_pod_gives_it(lab: Lab, apply: Apply) -> None:
+    def named(name: str, node: str, web: int) -> Json:
+        made = pod("x", name, node, role="named")
+        for container in made["spec"]["containers"]:
+            number = container["env"][0]["value"]
+            for port in container["ports"]:
+                port["name"] = f"{'web' if number == str(web) else 'other'}-{port['protocol'].lower()}"
+        return made
+
+    pods = documents(named("first", "node1", 80), named("second", "node2", 81))
+    lab.must("apply", "-f", "-", "--wait", stdin=pods)
+    try:
+        prober = Prober(lab)
+        probes = [
+            Probe(source, target, protocol, port)
+            for source, target, protocol, port in product(
+                ("x/a", "x/c"), ("x/first", "x/second"), ("TCP", "UDP"), PORTS
+            )
+        ]
+        compare(prober, set(probes), probes)
+        web = [{"port": "web-tcp"}, {"port": "web-udp", "protocol": "UDP"}]
+        passes = {probe for probe in probes if (probe.target, probe.port) in {("x/first", 80), ("x/second", 81)}}
+        apply(policy("in", "x", podSelector={"matchLabels": {"role": "named"}}, ingress=[{"ports": web}]))
+        compare(prober, passes, probes)
+        apply(
+            policy("in", "x", podSelector={"matchLabels": {"role": "named"}}, ingress=[{}]),
+            policy("out", "x", podSelector={}, policyTypes=["Egress"], egress=[{"ports": web}]),
+        )
+        compare(prober, passes, probes)
+    finally:
+        lab.must("delete", "-f", "-", stdin=pods)
 
 
 @pytest.mark.row("P4")
