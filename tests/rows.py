@@ -303,6 +303,7 @@ ROWS: Mapping[str, Row] = {
         software=("CNI plugins",),
     ),
     "C41": Row("a CNI plugin of version 1.1.0: STATUS before ADD, GC after a DEL that failed; CHECK of a broken link"),
+    "C43": Row("a lab that uses an existing etcd cluster: plain, TLS, user and password", software=("etcd",)),
     "C44": Row("agents behind etcd, its grpc-proxy and its gateway, with tokens that expire", software=("etcd",)),
     "C45": Row("the same with other versions of etcd (TESTBED_ETCDS)", software=("other etcds",)),
 }

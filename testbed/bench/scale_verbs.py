@@ -37,7 +37,6 @@ from testbed.control.server import AnyVerb, Request, Verb
 from testbed.errors import TestbedError
 from testbed.lab.node import LabNode
 from testbed.lab.ping import PairResult, PingSender, PingTarget, ping_pairs
-from testbed.lab.registry import key_of
 from testbed.lab.state import LabState
 
 ASKERS = 8
@@ -136,7 +135,7 @@ class ScaleVerbs:
         """
         etcd = self._state.registry.etcd
         marker = self._free_subnet()
-        key = key_of(Subnet(marker))
+        key = self._state.registry.key_of(Subnet(marker))
         stop, pings = threading.Event(), [0, 0]
         watcher = threading.Thread(target=self._ping_until, args=(stop, pings), daemon=True)
         watcher.start()

@@ -7,8 +7,10 @@ command: [/opt/mine, "--store={etcd}", --dev, "{iface}"]    nothing is appended:
 import re
 from collections.abc import Iterator, Mapping, Sequence
 
+FLANNELS_PREFIX = "/coreos.com/network"
 PLACEHOLDERS: Mapping[str, str] = {
     "etcd": "etcd's endpoints, separated by commas: https://192.168.8.11:2379",
+    "etcd_prefix": "what the lab's keys in etcd begin with: /coreos.com/network",
     "etcd_ca": "file of the authority that signed etcd's certificate",
     "etcd_cert": "file of the agent's own certificate for etcd",
     "etcd_key": "file of its key",
@@ -38,6 +40,8 @@ def agent_words(command: Sequence[str], values: Mapping[str, str]) -> list[str]:
 def flannel_flags(values: Mapping[str, str]) -> Iterator[str]:
     """Yield the flags that a lab's flannel needs; those for TLS only if there is a certificate."""
     yield f"--etcd-endpoints={values['etcd']}"
+    if values["etcd_prefix"] != FLANNELS_PREFIX:
+        yield f"--etcd-prefix={values['etcd_prefix']}"
     yield f"--iface={values['iface']}"
     yield f"--subnet-file={values['subnet_file']}"
     if values["etcd_ca"]:

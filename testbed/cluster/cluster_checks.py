@@ -13,6 +13,7 @@ from testbed.cluster.addresses import FIRST_NODE_OFFSET, AddressPlan, UnderlayFu
 from testbed.cluster.agent_words import NEED_TLS, named
 from testbed.cluster.cluster_document import AgentSpec, ClusterDocument
 from testbed.cluster.dns import DNS_ADDRESS
+from testbed.cluster.etcd_spec import check_etcd
 from testbed.cluster.free_values import free_address, free_subnet
 from testbed.cluster.ipv6_checks import check_ipv6, ipv6_underlay
 from testbed.cluster.network_json import network_json
@@ -63,6 +64,7 @@ def check_cluster(
     yield from _check_network_keys(source, document)
     yield from _check_agent_flags(source, document)
     yield from _check_backend_type(source, document)
+    yield from check_etcd(source, document.etcd)
     if config is None:
         return
     for warning in config.warnings:

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from testbed.cluster.agent_words import PLACEHOLDERS, named
+from testbed.cluster.etcd_spec import EtcdSpec
 from testbed.cluster.manifest import Metadata, Model
 from testbed.cluster.manifest_model import LabelKey, LabelValue
 from testbed.cluster.name_rules import check_mount_path, check_node_name, check_switch_name, within, wrong
@@ -114,31 +115,6 @@ class CniSpec(Model):
     """Directories of plugins, or one."""
     timeout_seconds: Annotated[int, within(1, 300)] = 10
     """A plugin that takes longer is killed."""
-
-
-class EtcdSpec(Model):
-    """`members` servers in the lab. `endpoints`, of an existing etcd, is refused: docs/security.md explains why."""
-
-    members: Literal[1, 3] | None = None
-    endpoints: Annotated[tuple[str, ...], Field(strict=False, min_length=1)] | None = None
-    tls: bool = True
-    """TLS in both directions, and a user for each agent that may write only its own keys."""
-    program: Annotated[str, Field(min_length=1)] = "etcd"
-    """The members' program, of any version with 3.4's flags: a name on PATH, or a path outside /tmp, /var/tmp, /run."""
-
-    @model_validator(mode="after")
-    def _members_only(self) -> "EtcdSpec":
-        if self.endpoints is not None:
-            got = ", ".join(self.endpoints)
-            raise wrong(
-                "a lab has no way out of its namespaces to an etcd that exists", f"endpoints: {got}", "members: 1 or 3"
-            )
-        return self
-
-    @property
-    def member_count(self) -> int:
-        """Return how many etcd servers the lab runs."""
-        return self.members or 1
 
 
 def _duration(value: str) -> str:

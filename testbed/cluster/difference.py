@@ -92,8 +92,7 @@ def _fixed(running: Cluster, wanted: Cluster) -> Iterator[str]:
             yield f"underlay.{field}: every machine's address and link depends on it"
     if running.addresses.gateway != wanted.addresses.gateway:
         yield "underlay.gateway: every machine's default route depends on it"
-    servers = {(one.member_count, one.tls, one.program) for one in (running.etcd, wanted.etcd)}
-    if len(servers) > 1:
+    if running.etcd.settled != wanted.etcd.settled:
         yield "etcd: read once, when the lab starts"
     if running.cni != wanted.cni:
         yield "cni: the plugins that made pods' networks remove them too"

@@ -13,10 +13,11 @@ from typing import Any
 from agent.netconfig.config import NetworkConfig
 from testbed.cluster.addresses import AddressPlan
 from testbed.cluster.cluster_checks import addresses_of, check_cluster, has_dns, read_network
-from testbed.cluster.cluster_document import AgentSpec, ClusterDocument, CniSpec, EtcdSpec, NodeSpec, UnderlaySpec
+from testbed.cluster.cluster_document import AgentSpec, ClusterDocument, CniSpec, NodeSpec, UnderlaySpec
 from testbed.cluster.config_objects import ConfigObject
 from testbed.cluster.daemon_set import DaemonSet
 from testbed.cluster.deployment import Deployment
+from testbed.cluster.etcd_spec import EtcdSpec
 from testbed.cluster.image_names import ImageRule
 from testbed.cluster.images import check_rules
 from testbed.cluster.manifest import Metadata, PodManifest, PodSpec

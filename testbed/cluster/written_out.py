@@ -5,6 +5,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from testbed.cluster.cluster_document import NodeSpec, UnderlaySpec
+from testbed.cluster.etcd_spec import OF_MEMBERS, EtcdSpec
 from testbed.cluster.spec import Cluster
 from testbed.cluster.yaml_source import dump_documents
 
@@ -24,7 +25,7 @@ def written_out(cluster: Cluster) -> str:
         "kind": "Cluster",
         "metadata": _plain(cluster.metadata),
         "network": dict(cluster.network),
-        "etcd": {"members": cluster.etcd.member_count, "tls": cluster.etcd.tls, "program": cluster.etcd.program},
+        "etcd": _etcd(cluster.etcd),
         "underlay": _in_order(UnderlaySpec, {**_underlay(cluster.underlay), "gateway": str(cluster.addresses.gateway)}),
         "nodes": {name: _in_order(NodeSpec, node) for name, node in nodes.items()},
         "agent": _plain(cluster.agent),
@@ -33,8 +34,13 @@ def written_out(cluster: Cluster) -> str:
     return dump_documents([document, *map(_plain, cluster.written)], default_flow_style=None)
 
 
-def _plain(model: BaseModel) -> dict[str, Any]:
-    return model.model_dump(mode="json", by_alias=True, exclude_none=True)
+def _etcd(etcd: EtcdSpec) -> dict[str, Any]:
+    existing = etcd.endpoints is not None
+    return _plain(etcd if existing else etcd.settled, exclude={*OF_MEMBERS} if existing else set())
+
+
+def _plain(model: BaseModel, exclude: set[str] | None = None) -> dict[str, Any]:
+    return model.model_dump(mode="json", by_alias=True, exclude_none=True, exclude=exclude)
 
 
 def _underlay(underlay: UnderlaySpec) -> dict[str, Any]:

@@ -63,6 +63,8 @@ DELETE: "Question[DeleteAnswer]" = Question("delete")
 SCALE: "Question[ScaleAnswer]" = Question("scale")
 NODE: "Question[NodeAnswer]" = Question("node")
 API: "Question[ApiAnswer]" = Question("api")
+LEAVE_ETCD: "Question[Sequence[str]]" = Question("leave_etcd")
+"""The lab is about to end: end its agents, and remove its keys from an existing etcd cluster."""
 
 FAULT: "Question[FaultAnswer]" = Question("fault")
 FAULTS: "Question[Sequence[FaultAnswer]]" = Question("faults")

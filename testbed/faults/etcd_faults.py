@@ -6,6 +6,7 @@ import shutil
 import signal
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,7 @@ class EtcdFaults:
 
     def injectors(self) -> Mapping[str, Injector]:
         """Return the injectors by kind."""
-        return {
+        injectors: Mapping[str, Injector] = {
             "etcd kill": self.kill,
             "etcd stop": self.stop,
             "etcd pause": self.pause,
@@ -47,6 +48,15 @@ class EtcdFaults:
             "etcd compact": self.compact,
             "etcd quota": self.quota,
         }
+        return {kind: partial(self._inject, injector) for kind, injector in injectors.items()}
+
+    def _inject(self, injector: Injector, request: FaultRequest) -> Injected:
+        members = self._registry.etcd.members
+        if not self._registry.etcd.is_the_labs:
+            relay = members[0].name
+            want = f"want `etcd partition {relay}`, or a fault of {relay}'s link"
+            raise FaultImpossible(f"{request.text}: the etcd cluster is not the lab's to break ({want})")
+        return injector(request)
 
     def kill(self, request: FaultRequest) -> Injected:
         """Send SIGKILL."""

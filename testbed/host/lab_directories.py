@@ -102,9 +102,14 @@ def sudo_user() -> int:
     return _id_of("SUDO_UID", "user")
 
 
+def sudo_group() -> int:
+    """Return the group id of the caller of sudo, as `sudo_user` does."""
+    return _id_of("SUDO_GID", "group")
+
+
 def give_to_sudo_user(*paths: Path) -> None:
     """Give files that root created to the caller of sudo, if any. Raises TestbedError as `sudo_user` does."""
-    owner, group = sudo_user(), _id_of("SUDO_GID", "group")
+    owner, group = sudo_user(), sudo_group()
     if owner == 0 or os.geteuid() != 0:
         return
     for path in paths:

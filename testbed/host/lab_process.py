@@ -33,9 +33,11 @@ class ProcessFacts:
     """Its number in each PID namespace, from ours to its own."""
 
 
-def init_command(pause: Path, lifeline: int, python: str, rundir: Path, progress: int) -> list[str]:
-    """Return the command line of a lab's PID 1."""
-    supervisor = [python, "-m", SUPERVISOR, str(rundir), str(progress)]
+def init_command(
+    pause: Path, lifeline: int, python: str, rundir: Path, progress: int, gate: int | None = None
+) -> list[str]:
+    """Return the command line of a lab's PID 1; `gate` is a descriptor of the gate to an existing etcd cluster."""
+    supervisor = [python, "-m", SUPERVISOR, str(rundir), str(progress), *([] if gate is None else [str(gate)])]
     return [str(pause), "--init", str(lifeline), "--", *supervisor]
 
 

@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from testbed.control.client import LAB_FILE, RUN_ROOT, LabRecord, start_ticks
+from testbed.control.existing_etcd import RECORD, ExistingEtcd
 from testbed.control.wire import PROTOCOL
 from testbed.errors import TestbedError, WrongEnvironment
+from testbed.host.existing_etcd import Gate, leave_existing, open_gate
 from testbed.host.lab_directories import READABLE, remove_directory, sudo_user
 from testbed.host.lab_process import init_command, kill
 from testbed.host.removal import DOWN_LIMIT_S, put_the_host_back
@@ -40,6 +42,8 @@ class Launched:
     progress: int
     process: int
     """A pidfd of its PID 1; -1 if that had ended at once."""
+    gate: Gate | None
+    """To an existing etcd cluster."""
     kept: bool = False
 
     def keep(self) -> None:
@@ -62,24 +66,37 @@ class Launched:
 
     def abandon(self) -> None:
         """End the lab and remove its directory. Raises TestbedError if something stays."""
+        leave_existing(self.record.rundir)
         os.close(self.lifeline)
         if self.process >= 0:
             kill(self.process, self.record.name, DOWN_LIMIT_S)
             os.close(self.process)
+        if self.gate is not None:
+            self.gate.await_end()
         put_the_host_back()
         remove_directory(self.record.rundir)
 
 
-def launch(name: str, rundir: Path) -> Launched:
-    """Start the lab's PID 1. Raises TestbedError (environment) if that fails, leaving nothing behind."""
+def launch(name: str, rundir: Path, existing: ExistingEtcd | None = None) -> Launched:
+    """Start the lab's PID 1. Raises TestbedError (environment) if that fails, leaving nothing behind.
+
+    `existing` is the etcd cluster that the lab uses instead of its own.
+    """
     try:
-        return _launch(name, rundir)
+        if existing is None:
+            return _launch(name, rundir, None)
+        record = {"prefix": existing.claim.prefix, "endpoints": existing.endpoints}
+        replace_plain(rundir / RECORD, json.dumps(record).encode())
+        gate = open_gate(existing)
+        # The gate ends when nobody has the lab's end: here it is closed, whatever comes of the lab.
+        with gate.lab_end:
+            return _launch(name, rundir, gate)
     except OSError as failure:
         remove_directory(rundir)
         raise WrongEnvironment(f"lab {name}: cannot be started ({failure})") from failure
 
 
-def _launch(name: str, rundir: Path) -> Launched:
+def _launch(name: str, rundir: Path, gate: Gate | None) -> Launched:
     lifeline_read, lifeline_write = os.pipe()
     progress_read, progress_write = os.pipe()
     pid_read, pid_write = os.pipe()
@@ -87,7 +104,8 @@ def _launch(name: str, rundir: Path) -> Launched:
     log = plain(rundir / "lab.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     between = os.fork()
     if between == 0:
-        _become_parent_of_init(rundir, log, lifeline_read, progress_write, pid_write)
+        to_gate = None if gate is None else gate.lab_end.fileno()
+        _become_parent_of_init(rundir, log, lifeline_read, progress_write, pid_write, to_gate)
     for descriptor in (log, lifeline_read, progress_write, pid_write):
         os.close(descriptor)
     with os.fdopen(pid_read) as answer:
@@ -102,7 +120,7 @@ def _launch(name: str, rundir: Path) -> Launched:
         process = -1
     owner = sudo_user() if os.geteuid() == 0 else os.geteuid()
     record = LabRecord(name, pid, start_ticks(pid) or -1, rundir, owner)
-    launched = Launched(record, lifeline_write, progress_read, process)
+    launched = Launched(record, lifeline_write, progress_read, process, gate)
     # All users find the lab by this file; the socket decides who may use it.
     facts = {"pid": pid, "start_ticks": record.start_ticks, "owner": owner, "protocol": PROTOCOL}
     try:
@@ -113,7 +131,7 @@ def _launch(name: str, rundir: Path) -> Launched:
     return launched
 
 
-def _become_parent_of_init(rundir: Path, log: int, lifeline: int, progress: int, answer: int) -> None:
+def _become_parent_of_init(rundir: Path, log: int, lifeline: int, progress: int, answer: int, gate: int | None) -> None:
     """Enter new namespaces, fork the lab's PID 1, report its pid and exit, in a forked child. Never returns."""
     try:
         os.setsid()
@@ -124,7 +142,7 @@ def _become_parent_of_init(rundir: Path, log: int, lifeline: int, progress: int,
         namespaces.unshare(NAMESPACES)
         init = os.fork()
         if init == 0:
-            _become_init(rundir, log, lifeline, progress)
+            _become_init(rundir, log, lifeline, progress, gate)
         os.write(answer, str(init).encode())
     except OSError as failure:
         os.write(answer, str(failure).encode())
@@ -140,7 +158,7 @@ def _go_first_when_memory_ends() -> None:
         Path("/proc/self/oom_score_adj").write_text(OOM_SCORE_ADJ)
 
 
-def _become_init(rundir: Path, log: int, lifeline: int, progress: int) -> None:
+def _become_init(rundir: Path, log: int, lifeline: int, progress: int, gate: int | None) -> None:
     """Become `pause --init`, in the first process of the new PID namespace. Never returns."""
     rootless = rundir.parent != RUN_ROOT
     try:
@@ -148,10 +166,11 @@ def _become_init(rundir: Path, log: int, lifeline: int, progress: int) -> None:
         null = os.open(os.devnull, os.O_RDONLY)
         for source, target in ((null, 0), (log, 1), (log, 2)):
             os.dup2(source, target)
-        for descriptor in (lifeline, progress):
+        given = (lifeline, progress, *(() if gate is None else (gate,)))
+        for descriptor in given:
             os.set_inheritable(descriptor, True)
         # Descriptors of our caller must not live on in the lab.
-        keep = sorted({0, 1, 2, lifeline, progress})
+        keep = sorted({0, 1, 2, *given})
         for low, high in zip(keep, [*keep[1:], os.sysconf("SC_OPEN_MAX")], strict=True):
             os.closerange(low + 1, high)
         os.chdir("/")
@@ -172,6 +191,6 @@ def _become_init(rundir: Path, log: int, lifeline: int, progress: int) -> None:
         if rootless:
             # Verbs called inside the lab use it to find the lab.
             environment["XDG_RUNTIME_DIR"] = str(rundir.parent.parent)
-        os.execve(PAUSE, init_command(PAUSE, lifeline, sys.executable, rundir, progress), environment)
+        os.execve(PAUSE, init_command(PAUSE, lifeline, sys.executable, rundir, progress, gate), environment)
     finally:
         os._exit(127)

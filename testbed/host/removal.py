@@ -11,6 +11,7 @@ from testbed.cgroups.groups import remove_groups_of_dead_labs
 from testbed.control.client import LabRecord, directories_in, read_record, run_roots
 from testbed.errors import TestbedError, WrongEnvironment
 from testbed.host import bridge_netfilter
+from testbed.host.existing_etcd import leave_existing
 from testbed.host.lab_directories import Busy, is_a_labs, locked, remove_directory
 from testbed.host.lab_process import end, inits, inits_of, is_init_of
 
@@ -67,6 +68,7 @@ def take_down(lab: RunningLab) -> None:
     with contextlib.ExitStack() as lock:
         # From before its end, or another `down` would report a lab that had died.
         is_held = _take_if_free(lock, lab)
+        leave_existing(lab.rundir)
         for pid in lab.pids:
             end(pid, lab.rundir, DOWN_LIMIT_S)
         put_the_host_back()
@@ -106,6 +108,7 @@ def remove_leftovers() -> Mapping[str, str]:
                 if inits_of(rundir) or not os.path.lexists(rundir):
                     continue
                 removed[rundir.name] = ""
+                leave_existing(rundir)
                 try:
                     remove_directory(rundir)
                 except TestbedError as failure:

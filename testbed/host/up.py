@@ -21,12 +21,14 @@ from testbed.cluster.topology import TooManyParts
 from testbed.cluster.wiring import Wiring
 from testbed.control.answers.lab import StatusAnswer
 from testbed.control.client import RUN_ROOT, LabRecord, ask, own_root, running_labs, runtime_directory
+from testbed.control.existing_etcd import ExistingEtcd
 from testbed.control.options import LabOptions
 from testbed.control.questions import DESCRIBE, STATUS
 from testbed.control.wire import CONTROL_SOCKET
 from testbed.errors import InvalidInput, TestbedError, WrongEnvironment
 from testbed.host import bridge_netfilter, doctor, limits, rootless
 from testbed.host.converge import converge
+from testbed.host.existing_etcd import open_existing
 from testbed.host.lab_directories import prepare, starting
 from testbed.host.launch import LabEnded, Launched, launch
 from testbed.host.named_programs import unusable_programs
@@ -64,8 +66,9 @@ def bring_up(options: LabOptions) -> LabRecord | None:
         # First, since this also undoes their changes to the host.
         render.warnings(f"warning: {why}" for why in remove_leftovers().values() if why)
         check_environment(cluster, root, without_root=options.rootless, datapath=options.datapath)
-        render.warnings(cluster.warnings)
-        return _follow(launch_cluster(root, cluster, options), cluster, options)
+        existing, unanswered = open_existing(cluster, options.name, root / options.name)
+        render.warnings([*cluster.warnings, *unanswered])
+        return _follow(launch_cluster(root, cluster, options, existing), cluster, options)
 
 
 def _read(options: LabOptions) -> tuple[Cluster, LabOptions]:
@@ -195,9 +198,9 @@ def _missing_shaping(wiring: Wiring) -> list[str]:
         return missing_features(wiring, lambda command: scratch.attempt(command, ""))
 
 
-def launch_cluster(root: Path, cluster: Cluster, options: LabOptions) -> Launched:
+def launch_cluster(root: Path, cluster: Cluster, options: LabOptions, existing: ExistingEtcd | None = None) -> Launched:
     """Start the lab, which ends with this process until it is kept."""
-    return launch(options.name, prepare(root, options, cluster.text, hosts_of(cluster)))
+    return launch(options.name, prepare(root, options, cluster.text, hosts_of(cluster)), existing)
 
 
 def end_as_interrupted() -> None:

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from functools import partial
 from ipaddress import IPv4Address
 from pathlib import Path
+from types import MappingProxyType
+from typing import ClassVar
 
 from testbed.control.options import MACHINES
 from testbed.errors import EtcdFailed
@@ -83,6 +85,9 @@ which it would not if its file system were full.
 
 class EtcdMember:
     """One etcd server."""
+
+    is_the_labs: ClassVar[bool] = True
+    """False: a relay to a cluster of others, which is not the lab's to break."""
 
     def __init__(
         self,
@@ -226,9 +231,15 @@ Report = Callable[[str, str, str], None]
 class EtcdCluster:
     """All members, and the lab's own requests to them."""
 
-    def __init__(self, members: Sequence[EtcdMember], report: Report = lambda _member, _reason, _message: None) -> None:
-        """`report` is called with a member's name, a reason and a message."""
+    def __init__(
+        self,
+        members: Sequence[EtcdMember],
+        report: Report = lambda _member, _reason, _message: None,
+        login: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
+        """`report` is called with a member's name, a reason and a message; `login` is etcdctl's variable for a user."""
         self.members = tuple(members)
+        self._login = login
         self._report = report
         for member in self.members:
             member.replace = partial(self._replace, member)
@@ -277,7 +288,12 @@ class EtcdCluster:
                 "ETCDCTL_CERT": f"{own}.pem",
                 "ETCDCTL_KEY": f"{own}.key",
             }
-        return {**os.environ, "ETCDCTL_API": "3", "ETCDCTL_ENDPOINTS": self.endpoints, **secure}
+        return {**os.environ, "ETCDCTL_API": "3", "ETCDCTL_ENDPOINTS": self.endpoints, **secure, **self._login}
+
+    @property
+    def is_the_labs(self) -> bool:
+        """Return whether the servers are the lab's own."""
+        return all(member.is_the_labs for member in self.members)
 
     def etcdctl_argv(self, arguments: Sequence[str]) -> list[str]:
         """Return a command line for etcdctl on the first member's machine."""
@@ -290,6 +306,16 @@ class EtcdCluster:
     def delete(self, key: str) -> None:
         """Delete a key; a missing one is success. Raises EtcdFailed."""
         self.etcdctl(["del", "--", key], b"")
+
+    def create(self, key: str, value: str) -> bool:
+        """Write a key that does not exist yet; return whether that was so. Raises EtcdFailed."""
+        # etcdctl reads Go's quoted texts, which JSON's are too.
+        lines = [f'create({json.dumps(key)}) = "0"', "", f"put {json.dumps(key)} {json.dumps(value)}", "", "", ""]
+        return self.etcdctl(["txn"], "\n".join(lines).encode()).startswith(b"SUCCESS")
+
+    def delete_all(self, keys: Sequence[str]) -> None:
+        """Delete these keys in one transaction. Raises EtcdFailed."""
+        self.etcdctl(["txn"], "\n".join(["", *(f"del {json.dumps(key)}" for key in keys), "", "", ""]).encode())
 
     def get_prefix(self, prefix: str) -> list[EtcdEntry]:
         """Return every key with this prefix, in key order. Raises EtcdFailed."""

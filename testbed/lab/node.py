@@ -89,6 +89,8 @@ class LabNode:
         datapath: str,
         overlay_device: str | None,
         etcd_endpoints: str,
+        etcd_prefix: str,
+        etcd_login: Mapping[str, str],
         on_event: Callable[[str, str, str, str], None],
         warm_agents: WarmParent,
     ) -> None:
@@ -124,6 +126,8 @@ class LabNode:
         """Additional variables for the agent's next start."""
         self._spec = agent
         self._etcd_endpoints = etcd_endpoints
+        self._etcd_prefix = etcd_prefix
+        self._etcd_login = etcd_login
         self._on_event = on_event
         self._warm_agents = warm_agents
         self._on_ready: Callable[[], None] = lambda: None
@@ -166,6 +170,7 @@ class LabNode:
         """Return the agent's command line, to be run inside the node's namespaces."""
         values = {
             "etcd": self._etcd_endpoints,
+            "etcd_prefix": self._etcd_prefix,
             "etcd_ca": self.tls.ca if self.tls else "",
             "etcd_cert": self.tls.certificate if self.tls else "",
             "etcd_key": self.tls.key if self.tls else "",
@@ -281,7 +286,8 @@ class LabNode:
 
     def _launch(self) -> Process:
         self.log.parent.mkdir(parents=True, exist_ok=True)
-        environment = {**os.environ, "PYTHONUNBUFFERED": "1", "NOTIFY_SOCKET": f"/run/{SOCKET}", **self.environment}
+        own = {"PYTHONUNBUFFERED": "1", "NOTIFY_SOCKET": f"/run/{SOCKET}"}
+        environment = {**os.environ, **own, **self._etcd_login, **self.environment}
         # Its own variables may be for the loader or the interpreter, which read them when a program starts.
         if self.runs_our_agent and not self.environment:
             with namespaces_of(self.pid) as descriptors:

@@ -24,6 +24,7 @@ from testbed.lab.clock import now
 from testbed.lab.configs import Configs
 from testbed.lab.etcd import EtcdMember
 from testbed.lab.events import Events
+from testbed.lab.existing_etcd import EtcdRelay, Outside
 from testbed.lab.forwarding import missing_forwarding, seen_in_kernel
 from testbed.lab.kernel_forwarding import Passage
 from testbed.lab.link_watch import LinkWatch
@@ -43,7 +44,15 @@ from testbed.pods.pod_container import parent_of_shims
 class LabState:
     """One lab."""
 
-    def __init__(self, cluster: Cluster, directory: Path, options: LabOptions, groups: Groups) -> None:
+    def __init__(
+        self,
+        cluster: Cluster,
+        directory: Path,
+        options: LabOptions,
+        groups: Groups,
+        outside: Outside | None = None,
+    ) -> None:
+        """`outside` leads to an existing etcd cluster, which takes the place of the lab's own."""
         self.name: Final = options.name
         self.directory: Final = directory
         self.cluster_file: Final = options.cluster_file
@@ -57,7 +66,12 @@ class LabState:
         is_ovs = cluster.underlay.switch == "ovs"
         plan = plan_underlay(cluster.wiring, cluster.addresses, cluster.underlay.mtu, open_vswitch=is_ovs)
         self.underlay: Final = LabUnderlay(plan, directory, self.journal, self._machine_event)
-        self.registry: Final = LabRegistry(Authority(self.name) if cluster.etcd.tls else None, self._etcd_event)
+        self.registry: Final = LabRegistry(
+            Authority(self.name) if cluster.etcd.tls else None,
+            self._etcd_event,
+            outside.existing if outside else None,
+        )
+        self._outside = outside
         self.warm_agents: Final = parent_of_agents()
         self.warm_shims: Final = parent_of_shims()
         self.nodes: Final = Nodes()
@@ -121,9 +135,15 @@ class LabState:
         return FileJournal(self.directory / "journal.jsonl", machine, plain)
 
     def start_etcd(self) -> None:
-        """Start every member on its machine; return before they answer."""
+        """Start every member, or the relay to an existing cluster, on its machine; return before they answer."""
         addresses = self._cluster.addresses.etcd
         authority, machines, program = self.registry.authority, self.underlay.machines, self._cluster.etcd.program
+        if (outside := self._outside) is not None:
+            self.registry.start(
+                EtcdRelay(name, address, machines[name].pid, self.directory, authority, outside)
+                for name, address in addresses.items()
+            )
+            return
         self.registry.start(
             EtcdMember(name, address, machines[name].pid, self.directory, addresses, authority, program)
             for name, address in addresses.items()
@@ -164,6 +184,8 @@ class LabState:
             datapath=self._options.datapath,
             overlay_device=self._overlay.device,
             etcd_endpoints=self.registry.etcd.endpoints,
+            etcd_prefix=self.registry.prefix,
+            etcd_login=self.registry.agents_login,
             on_event=self.events.note,
             warm_agents=self.warm_agents,
         )

@@ -165,6 +165,9 @@ def status(answer: "StatusAnswer") -> None:
     unhealthy = [member["name"] for member in answer["etcd"] if not member["healthy"]]
     if unhealthy:
         say(f"\netcd: {', '.join(unhealthy)} does not answer", BAD_COLOUR)
+    for member in answer["etcd"]:
+        if "cluster" in member:
+            say(f"\netcd: {', '.join(member['cluster'])}, keys below {member['prefix']}")
     if (dns := answer.get("dns")) and not dns["healthy"]:
         say(f"\ndns: {dns['address']} does not answer (testbed logs dns)", BAD_COLOUR)
     for line, is_bad in machine_lines(answer["machines"]):

@@ -4,6 +4,7 @@ The answer of the control socket's verb `graph`, as plain data; docs/reference.m
 `testbed ui` draw it, `testbed.graph.model` reads it.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from agent.errors import AgentError
@@ -20,7 +21,7 @@ from testbed.control.answers.graph import (
     NodeFacts,
     SwitchFacts,
 )
-from testbed.control.answers.lab import NodeStatus
+from testbed.control.answers.lab import EtcdMemberStatus, NodeStatus
 from testbed.lab.clock import now
 from testbed.lab.node import AgentState, LabNode
 from testbed.lab.pods import Pods
@@ -39,7 +40,7 @@ def graph_facts(lab: Lab) -> GraphAnswer:
     state = lab.state
     states = {node.name: node.state() for node in state.nodes.values()}
     whole = status.lab_status(lab, states)
-    etcd = {member["name"]: member["healthy"] for member in whole["etcd"]}
+    etcd = {member["name"]: member for member in whole["etcd"]}
     plans = [plan for plan in state.underlay.plan.machines.values() if plan.name in state.underlay.machines]
     return {
         "lab": state.name,
@@ -60,7 +61,7 @@ def graph_facts(lab: Lab) -> GraphAnswer:
     }
 
 
-def _machine(state: LabState, plan: MachinePlan, etcd: dict[str, bool]) -> MachineFacts:
+def _machine(state: LabState, plan: MachinePlan, etcd: Mapping[str, EtcdMemberStatus]) -> MachineFacts:
     machine = state.underlay.machines[plan.name]
     kind: MachineKind = "router"
     if plan.name == GATEWAY:
@@ -70,12 +71,15 @@ def _machine(state: LabState, plan: MachinePlan, etcd: dict[str, bool]) -> Machi
     elif plan.name in etcd:
         kind = "etcd"
     addresses = {port.interface: str(port.address) for port in plan.ports}
-    return {
+    facts: MachineFacts = {
         "name": plan.name,
         "kind": kind,
-        "healthy": etcd.get(plan.name, True),
+        "healthy": kind != "etcd" or etcd[plan.name]["healthy"],
         "interfaces": interfaces(machine.kernel, machine.pid, addresses),
     }
+    if kind == "etcd" and "cluster" in etcd[plan.name]:
+        facts["cluster"] = etcd[plan.name]["cluster"]
+    return facts
 
 
 def _switches(underlay: LabUnderlay) -> list[SwitchFacts]:

@@ -8,6 +8,7 @@ from testbed.cluster.spec import Cluster
 from testbed.control.options import LabOptions
 from testbed.dns.names import Names
 from testbed.faults.verbs import ledger_of
+from testbed.lab.existing_etcd import Outside
 from testbed.lab.state import LabState
 from testbed.policies.policies import Policies
 from testbed.services.external_addresses import ExternalAddresses
@@ -28,10 +29,13 @@ from testbed.workloads.workloads import Workloads
 class Lab:
     """The parts of one lab. Nothing of it runs before `testbed.supervisor.start`."""
 
-    def __init__(self, cluster: Cluster, directory: Path, options: LabOptions, groups: Groups) -> None:
+    def __init__(
+        self, cluster: Cluster, directory: Path, options: LabOptions, groups: Groups, outside: Outside | None = None
+    ) -> None:
+        """`outside` leads to an existing etcd cluster."""
         self.options = options
         self.groups = groups
-        self.state = state = LabState(cluster, directory, options, groups)
+        self.state = state = LabState(cluster, directory, options, groups, outside)
         nodes, pods, events = state.nodes, state.pods, state.events
         self.workloads = Workloads(nodes, pods, events)
         segment = next(iter(cluster.addresses.subnets), cluster.underlay.cidr)

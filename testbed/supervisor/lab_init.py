@@ -1,7 +1,8 @@
 """The only child of a lab's PID 1: makes the mount tree private, builds the lab, answers its verbs.
 
-Started by `testbed.host.launch` as `python -m testbed.supervisor.lab_init RUNDIR PROGRESS_FD` in new network, mount,
-PID and IPC namespaces. Output goes to RUNDIR/lab.log; progress goes as JSON lines through the descriptor to `up`.
+Started by `testbed.host.launch` as `python -m testbed.supervisor.lab_init RUNDIR PROGRESS_FD [GATE_FD]` in new network,
+mount, PID and IPC namespaces. Output goes to RUNDIR/lab.log; progress goes as JSON lines through the descriptor to
+`up`.
 """
 
 import contextlib
@@ -84,6 +85,7 @@ def cover_temporary_directories(needed: Iterable[Path]) -> None:
 def main() -> None:
     """Run the lab; never returns before it ends."""
     rundir, progress_fd = Path(sys.argv[1]), int(sys.argv[2])
+    gate = int(sys.argv[3]) if len(sys.argv) > 3 else None
     limit_malloc_arenas()
     os.set_inheritable(progress_fd, False)
     logging.basicConfig(
@@ -103,7 +105,7 @@ def main() -> None:
             log.info("`up` has ended")
 
     try:
-        run(rundir, report)
+        run(rundir, report, gate)
     except Exception as failure:
         log.exception("the lab could not be started")
         report({"failed": f"{type(failure).__name__}: {failure}"})
@@ -113,8 +115,8 @@ def main() -> None:
         time.sleep(3600)
 
 
-def run(rundir: Path, report: Callable[[dict[str, object]], None]) -> None:
-    """Build the lab, reporting each phase."""
+def run(rundir: Path, report: Callable[[dict[str, object]], None], gate: int | None) -> None:
+    """Build the lab, reporting each phase; `gate` is a descriptor that leads to an existing etcd cluster."""
     started = time.monotonic()
     options = read_options(rundir)
     claimed = claim(rundir.name)
@@ -124,6 +126,7 @@ def run(rundir: Path, report: Callable[[dict[str, object]], None]) -> None:
     from testbed.cluster.images import RECIPES
     from testbed.cluster.overlay import with_backend
     from testbed.cluster.spec import read_cluster
+    from testbed.lab.existing_etcd import Outside
     from testbed.plain_files import MAX_BYTES
     from testbed.supervisor.lab import Lab
     from testbed.supervisor.start import LabNotReady, LabStart
@@ -133,7 +136,7 @@ def run(rundir: Path, report: Callable[[dict[str, object]], None]) -> None:
     cluster = read_cluster(read_plain(rundir / CLUSTER_FILE, MAX_BYTES), CLUSTER_FILE, rules)
     if options.backend is not None:
         cluster = with_backend(cluster, options.backend)
-    lab = Lab(cluster, rundir, options, groups)
+    lab = Lab(cluster, rundir, options, groups, None if gate is None else Outside.receive(gate))
     if any(spec.has_limits for spec in cluster.pod_specs) and (complaint := groups.complain_once()):
         log.warning("%s", complaint)
         report({"warning": complaint})

@@ -14,6 +14,7 @@ from testbed.cluster.device_names import OVERLAY_DEVICES
 from testbed.control.answers.lab import Description, EtcdMemberStatus, MachineStatus, NodeStatus, PodLine, StatusAnswer
 from testbed.errors import NoSubnetYet
 from testbed.faults.verbs import explained_by
+from testbed.lab.etcd import EtcdMember
 from testbed.lab.machines import OverlayNode
 from testbed.lab.node import HEALTH_PORT, AgentState, LabNode
 from testbed.plain_files import read_plain
@@ -35,10 +36,7 @@ def lab_status(lab: Lab, states: Mapping[str, AgentState | None] | None = None) 
     known = {node.name: node.state() for node in lab.state.nodes.values()} if states is None else states
     nodes = [node_status(lab, lab.state.nodes[name], state) for name, state in known.items() if name in lab.state.nodes]
     pods = {pod: pod_status(pod) for pod in lab.state.pods}
-    etcd = [
-        EtcdMemberStatus(name=member.name, endpoint=member.endpoint, healthy=member.healthy())
-        for member in lab.state.registry.etcd.members
-    ]
+    etcd = [_etcd_status(lab, member) for member in lab.state.registry.etcd.members]
     dns = lab.names.status()
     machines = [_machine_status(machine) for machine in list(lab.state.underlay.machines.values())]
     well = (
@@ -63,6 +61,13 @@ def lab_status(lab: Lab, states: Mapping[str, AgentState | None] | None = None) 
         "machines": machines,
         "faults": explained_by(lab.state, lab.faults, None),
     }
+
+
+def _etcd_status(lab: Lab, member: EtcdMember) -> EtcdMemberStatus:
+    line = EtcdMemberStatus(name=member.name, endpoint=member.endpoint, healthy=member.healthy())
+    if (existing := lab.state.registry.existing) is not None:
+        line["cluster"], line["prefix"] = list(existing.endpoints), existing.claim.prefix
+    return line
 
 
 def _machine_status(machine: OverlayNode) -> MachineStatus:

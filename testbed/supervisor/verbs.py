@@ -53,6 +53,7 @@ from testbed.supervisor.graph_facts import graph_facts
 from testbed.supervisor.journal_verbs import JournalVerbs
 from testbed.supervisor.kinds import IN_LAB, KindInLab
 from testbed.supervisor.lab import Lab
+from testbed.supervisor.leave_etcd import leave_etcd_verb
 from testbed.supervisor.log_verbs import OWN_LOGS, LogVerbs
 from testbed.supervisor.mininet_prompt import become_prompt
 from testbed.supervisor.pod_restart import restart_pods
@@ -96,6 +97,7 @@ def verbs_of(lab: Lab) -> Sequence[AnyVerb]:
         *policy_verbs(lab.policies, lab.services, state.nodes, state.pods),
         *bench_verbs(state),
         *scale_verbs(state),
+        leave_etcd_verb(state.nodes, state.registry),
         *capture_verbs(lambda: map_of(state)),
         *JournalVerbs(state.name, state.directory, state.nodes).verbs(),
         ApiProcess(state.name, state.directory, lab.options.owner_uid).verb(),

@@ -132,7 +132,9 @@ def _parts(lab: LabHandle, status: StatusAnswer) -> Iterator[BundledFile]:
     for kind in KINDS:
         yield BundledFile(f"get/{kind.plural}.json", partial(_objects, lab, kind.plural))
     limits = ["--dial-timeout=2s", "--command-timeout=4s"]
-    yield BundledFile("etcd.txt", lambda: _said(lab.etcdctl(*limits, "get", "--prefix", "")))
+    # Other programs' keys in an existing cluster are not the lab's.
+    ours = next((member["prefix"] for member in status["etcd"] if "prefix" in member), "")
+    yield BundledFile("etcd.txt", lambda: _said(lab.etcdctl(*limits, "get", "--prefix", ours)))
     yield BundledFile("etcd-health.txt", lambda: _said(lab.etcdctl(*limits, "endpoint", "status", "--write-out=table")))
     yield BundledFile("switches.txt", partial(_script, lab, ON_SWITCHES, None))
     for name in ["lab", *(member["name"] for member in status["etcd"])]:

@@ -47,8 +47,14 @@ class Outcome:
 
 def trials_for(lab: LabHandle) -> list[Trial]:
     """Return the trials that make sense in this lab."""
-    members = len(lab.status()["etcd"])
-    return [trial for trial in TRIALS if trial.hold_s <= LONGEST_S and trial.etcd_members <= members]
+    etcd = lab.status()["etcd"]
+    chosen = [trial for trial in TRIALS if trial.hold_s <= LONGEST_S and trial.etcd_members <= len(etcd)]
+    if any("cluster" in member for member in etcd):
+        # It is not the lab's to break.
+        return [
+            trial for trial in chosen if not any(fault.startswith("etcd ") for fault in (*trial.prepare, *trial.faults))
+        ]
+    return chosen
 
 
 def in_random_order(trials: Sequence[Trial], seed: int, minutes: float) -> Iterator[Trial]:

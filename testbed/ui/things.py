@@ -22,6 +22,8 @@ AGENT_FAULTS = (
     ("pause (SIGSTOP)", "agent pause {0}"),
     ("hang", "agent hang {0}"),
 )
+RELAY_FAULTS = (("partition", "etcd partition {0}"),)
+"""An existing cluster is not the lab's to break."""
 ETCD_FAULTS = (("stop", "etcd stop {0}"), ("pause (SIGSTOP)", "etcd pause {0}"), ("partition", "etcd partition {0}"))
 CABLE_FAULTS = (
     ("cut", "link down {0} {1}"),
@@ -62,8 +64,9 @@ def offers_of(facts: GraphAnswer, kind: str, name: str) -> list[tuple[str, Words
         return _offered(CABLE_FAULTS, *ends) if frozenset(ends) in known else []
     if kind in ("node", "agent") and any(node["name"] == name for node in facts["nodes"]):
         return _offered(NODE_FAULTS if kind == "node" else AGENT_FAULTS, name)
-    if kind == "machine" and any(one["name"] == name and one["kind"] == "etcd" for one in facts["machines"]):
-        return _offered(ETCD_FAULTS, name)
+    member = next((one for one in facts["machines"] if one["name"] == name and one["kind"] == "etcd"), None)
+    if kind == "machine" and member is not None:
+        return _offered(RELAY_FAULTS if "cluster" in member else ETCD_FAULTS, name)
     return []
 
 
@@ -146,6 +149,7 @@ def _machine(facts: GraphAnswer, name: str) -> Iterator[tuple[str, str]]:
         return
     machine = _named(facts["machines"], name)
     yield "kind", machine["kind"]
+    yield from (("relay to", endpoint) for endpoint in machine.get("cluster", ()))
     yield "healthy", "yes" if machine["healthy"] else "no"
     yield from _interfaces(machine["interfaces"])
 

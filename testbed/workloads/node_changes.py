@@ -17,7 +17,6 @@ from testbed.cluster.underlay_plan import UnderlayPlan, plan_underlay
 from testbed.cluster.wiring import Cable, Wiring
 from testbed.errors import EtcdFailed, InvalidInput, TestbedError
 from testbed.lab.node import LabNode
-from testbed.lab.registry import key_of
 from testbed.lab.state import LabState
 from testbed.lab.underlay_growth import add_machine, remove_machine
 from testbed.lab.waiting import wait_for
@@ -240,7 +239,7 @@ class NodeChanges:
         try:
             for lease in self._state.registry.leases():
                 if lease.attrs.public_ip == node.address:
-                    self._state.registry.etcd.delete(key_of(lease.subnet))
+                    self._state.registry.etcd.delete(self._state.registry.key_of(lease.subnet))
         except EtcdFailed as failure:
             self._state.events.note(
                 "Warning", f"node/{node.name}", "LeaseLeft", f"etcd: {failure}; the lease will expire"

@@ -10,6 +10,7 @@ from testbed.cluster.spec import read_cluster
 
 VALUES = {
     "etcd": "https://192.168.8.11:2379",
+    "etcd_prefix": "/coreos.com/network",
     "etcd_ca": "/run/etcd/ca.pem",
     "etcd_cert": "/run/etcd/agent.pem",
     "etcd_key": "/run/etcd/agent.key",

@@ -40,6 +40,8 @@ class MachineFacts(TypedDict):
     name: str
     kind: MachineKind
     healthy: bool
+    cluster: NotRequired[list[str]]
+    """Endpoints of an existing etcd cluster, to which it is the relay."""
     interfaces: list[InterfaceFacts]
 
 

@@ -117,6 +117,10 @@ class EtcdMemberStatus(TypedDict):
     name: str
     endpoint: str
     healthy: bool
+    cluster: NotRequired[list[str]]
+    """Endpoints of an existing cluster, to which this machine is the relay."""
+    prefix: NotRequired[str]
+    """What the lab's keys in that cluster begin with."""
 
 
 class MachineStatus(TypedDict):
