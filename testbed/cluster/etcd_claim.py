@@ -121,11 +121,13 @@ class PrefixClaim:
     def own_keys(self, found: Mapping[str, bytes], addresses: Collection[IPv4Address]) -> list[str]:
         """Return the keys that this lab has made; `addresses` are those of its nodes.
 
-        The network config stays where others hold subnets of it.
+        The default prefix is the lab's alone. Below another, the network config stays where others hold subnets of it.
         """
         marker = self.marker(found)
         if marker is None:
             return []
+        if not self.is_named:
+            return list(found)
         leases = self._leases(found)
         own = [key for key, address in leases.items() if address in addresses]
         others = [key for key in found if key.startswith(f"{self.prefix}/subnets/") and key not in own]

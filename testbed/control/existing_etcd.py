@@ -74,7 +74,7 @@ class ExistingEtcd:
 def why_unhealthy(connected: socket.socket, host: str, context: ssl.SSLContext | None) -> str | None:
     """Ask the etcd at the other end for its /health, and close the connection; None if it is healthy."""
     connected.settimeout(HEALTH_LIMIT_S)
-    connection = http.client.HTTPConnection(host)
+    connection = http.client.HTTPConnection("etcd")
     try:
         with contextlib.closing(
             connected if context is None else context.wrap_socket(connected, server_hostname=host)

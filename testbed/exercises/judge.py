@@ -103,6 +103,8 @@ class JudgedLab:
     services: Sequence[ServiceSeen] = ()
     """From a pod of each node; empty in a lab without Services."""
     etcd: Sequence[str] = ()
+    shares_network: bool = False
+    """Whether machines outside the lab may hold subnets too."""
     """Its members."""
     names: Sequence[NameSeen] = ()
     """From a pod of each node; empty in a lab without DNS."""
@@ -163,6 +165,8 @@ def _leases(seen: JudgedLab) -> list[str]:
         count = sum(lease.address == node.address for lease in seen.leases)
         if count != 1:
             wrong.append(f"{node.name} holds {count or 'no'} lease{'s' if count > 1 else ''}")
+    if seen.shares_network:
+        return wrong
     known = {node.address for node in seen.nodes}
     return wrong + [
         f"{lease.subnet} is leased to {lease.address}, which is not a node"

@@ -48,6 +48,7 @@ def look(state: LabState, services: Services, names: Names, world: World = NO_PO
         nodes=[_node(state.overlay, node, held) for node in state.nodes.values()],
         leases=leases,
         etcd=[member.name for member in state.registry.etcd.members],
+        shares_network=state.registry.shares_network,
         small=[pair for pair in small if _may_pass(world, pair)],
         full=[pair for pair in full if _may_pass(world, pair)],
         full_size=size,

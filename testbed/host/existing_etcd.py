@@ -20,6 +20,7 @@ from testbed.cluster.spec import Cluster
 from testbed.control.client import ask, read_record
 from testbed.control.existing_etcd import GRPC, HEALTH_LIMIT_S, HTTP, RECORD, ExistingEtcd, in_words, why_unhealthy
 from testbed.control.questions import LEAVE_ETCD
+from testbed.control.wire import CONTROL_SOCKET
 from testbed.errors import EtcdFailed, TestbedError, WrongEnvironment
 from testbed.host.lab_directories import sudo_group, sudo_user
 from testbed.plain_files import read_plain
@@ -234,6 +235,9 @@ def leave_existing(rundir: Path) -> None:
         record = json.loads(read_plain(rundir / RECORD, LARGEST_BYTES))
         prefix, endpoints = str(record["prefix"]), ", ".join(record["endpoints"])
     except (OSError, ValueError, TypeError, KeyError, RecursionError):
+        return
+    if not (rundir / CONTROL_SOCKET).exists():
+        # It had not begun.
         return
     lab = read_record(rundir)
     try:

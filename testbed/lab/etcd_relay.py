@@ -18,7 +18,7 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-from testbed.control.existing_etcd import GRPC, HTTP, ExistingEtcd, in_words, why_unhealthy
+from testbed.control.existing_etcd import GRPC, HEALTH_LIMIT_S, HTTP, ExistingEtcd, in_words, why_unhealthy
 from testbed.host.etcd_gate import NUMBER, REQUEST
 from testbed.lab.etcd import CLIENT_PORT, HEALTH_PORT
 
@@ -139,7 +139,7 @@ class Relay:
 
     async def _look(self, index: int) -> str | None:
         try:
-            connected = await self._gate.connect(index)
+            connected = await asyncio.wait_for(self._gate.connect(index), HEALTH_LIMIT_S)
         except OSError as failure:
             reason: str | None = in_words(failure) or "no answer in time"
         else:

@@ -32,6 +32,11 @@ class LabRegistry:
         """Agents that are users of etcd."""
 
     @property
+    def shares_network(self) -> bool:
+        """Return whether agents outside the lab may use the same keys."""
+        return self.existing is not None and self.existing.claim.is_named
+
+    @property
     def etcd(self) -> EtcdCluster:
         """Return the servers themselves."""
         return self._etcd

@@ -340,6 +340,7 @@ def test_a_named_prefix_is_shared_with_other_agents(existing: Existing, no_lab: 
     assert no_lab.up(existing.file(tmp_path, prefix="/shared")).code == 0
     assert len(existing.below("/shared/subnets/")) == 3
     assert "10.0.9.0/24" in no_lab.must("get", "leases")
+    assert no_lab.handle.check().problems == {}
     assert no_lab.down().code == 0
     assert existing.dump() == before
 

@@ -169,7 +169,12 @@ def test_another_config_and_our_addresses_are_refused_at_once() -> None:
     assert "10.0.1.0 is leased to 192.168.8.101, which node1 of this lab has too" in address
 
 
-def test_only_what_the_lab_has_made_is_removed() -> None:
+def test_below_the_default_prefix_all_is_the_labs() -> None:
+    left = {**below(CLAIM, config=b"{}", subnets__10_0_1_0=lease(OTHER), subnets__junk=b"junk"), **marked(CLAIM)}
+    assert CLAIM.own_keys(left, [NODE1]) == list(left)
+
+
+def test_only_what_the_lab_has_made_is_removed_below_a_named_prefix() -> None:
     own = below(NAMED, subnets__10_0_1_0=lease(NODE1))
     others = below(NAMED, subnets__10_0_2_0=lease(OTHER), subnets__junk=b"junk", mine=b"")
     config = below(NAMED, config=CONFIG.encode())

@@ -118,6 +118,16 @@ def test_of_two_families_each_is_looked_at() -> None:
     assert [one.trace for one in judge(silent) if one.trace] == ["-6 a b"]
 
 
+def test_leases_of_machines_outside_the_lab_are_right_where_they_share_its_network() -> None:
+    foreign = JudgedLease("10.0.9.0/24", "192.0.2.1")
+    nodes = [
+        replace(one, forwarding=(one.forwarding or frozenset()) | {("10.0.9.0/24", "192.0.2.1")}) for one in WELL.nodes
+    ]
+    shared = replace(WELL, nodes=nodes, leases=(*(WELL.leases or ()), foreign))
+    assert set(wrong(shared)) == {"leases"}
+    assert wrong(replace(shared, shares_network=True)) == {}
+
+
 def test_a_foreign_lease_and_two_leases_of_a_node_are_found() -> None:
     leases = (*(WELL.leases or ()), JudgedLease("10.0.9.0/24", "192.0.2.1"), JudgedLease("10.0.3.0/24", "192.168.8.1"))
     assert wrong(replace(WELL, leases=leases))["leases"] == (
