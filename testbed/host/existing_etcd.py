@@ -1,4 +1,4 @@
-"""The host's part of a lab with an existing etcd cluster: its files, a look before anything is made, the gate."""
+"""The host's part of a lab with an existing etcd cluster: its files, and a look before anything is made."""
 
 import base64
 import contextlib
@@ -8,32 +8,23 @@ import pwd
 import socket
 import stat
 import subprocess
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 
 from testbed.cluster.etcd_claim import Claimant, PrefixClaim
 from testbed.cluster.etcd_spec import EtcdSpec, written_as
 from testbed.cluster.spec import Cluster
-from testbed.control.client import ask, read_record
-from testbed.control.existing_etcd import GRPC, HEALTH_LIMIT_S, HTTP, RECORD, ExistingEtcd, in_words, why_unhealthy
-from testbed.control.questions import LEAVE_ETCD
-from testbed.control.wire import CONTROL_SOCKET
-from testbed.errors import EtcdFailed, TestbedError, WrongEnvironment
+from testbed.control.existing_etcd import GRPC, HEALTH_LIMIT_S, HTTP, ExistingEtcd, in_words, why_unhealthy
+from testbed.errors import EtcdFailed, WrongEnvironment
 from testbed.host.lab_directories import sudo_group, sudo_user
-from testbed.plain_files import read_plain
 from testbed.processes.supervise import last_words
 
-GATE = Path(__file__).with_name("etcd_gate.py")
 MACHINE_ID = Path("/etc/machine-id")
 LARGEST_BYTES = 32_768
 """All of them go to the lab in one message."""
 FILES = ("ca", "cert", "key", "password_file")
 COMMAND_LIMIT_S = 10.0
-LEAVE_LIMIT_S = 20.0
-GATE_END_LIMIT_S = 5.0
 
 
 def open_existing(cluster: Cluster, lab: str, rundir: Path) -> tuple[ExistingEtcd | None, list[str]]:
@@ -195,58 +186,3 @@ def _etcdctl(existing: ExistingEtcd, arguments: Sequence[str]) -> bytes:
             said = last_words(failure.stderr.decode(errors="replace").strip())
             raise EtcdFailed(f"etcd: {said or f'etcdctl exited with {failure.returncode}'}") from failure
     return done.stdout
-
-
-@dataclass(frozen=True, slots=True)
-class Gate:
-    """A running gate (etcd_gate.py), which ends with its lab."""
-
-    process: subprocess.Popen[bytes]
-    lab_end: socket.socket
-    """For the lab; its first message is the ExistingEtcd."""
-
-    def await_end(self) -> None:
-        """Wait until it has ended, after its lab."""
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self.process.wait(GATE_END_LIMIT_S)
-
-
-def open_gate(existing: ExistingEtcd) -> Gate:
-    """Start the gate on the host. Raises OSError."""
-    lab_end, own_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    with own_end:
-        own_end.send(existing.to_json())
-        words = [word for host, port in existing.targets for word in (host, str(port))]
-        process = subprocess.Popen(
-            [sys.executable, "-I", "-S", str(GATE), str(own_end.fileno()), existing.claim.claimant.lab, *words],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            pass_fds=(own_end.fileno(),),
-            start_new_session=True,
-            cwd="/",
-        )
-    return Gate(process, lab_end)
-
-
-def leave_existing(rundir: Path) -> None:
-    """Have a running lab remove its keys from an existing cluster, before it ends; warn of those that stay."""
-    try:
-        record = json.loads(read_plain(rundir / RECORD, LARGEST_BYTES))
-        prefix, endpoints = str(record["prefix"]), ", ".join(record["endpoints"])
-    except (OSError, ValueError, TypeError, KeyError, RecursionError):
-        return
-    if not (rundir / CONTROL_SOCKET).exists():
-        # It had not begun.
-        return
-    lab = read_record(rundir)
-    try:
-        if lab is None:
-            raise TestbedError("the lab has died")
-        ask(lab, LEAVE_ETCD, answer_within_s=LEAVE_LIMIT_S)
-    except TestbedError as failure:
-        print(
-            f"warning: lab {rundir.name}: its keys below {prefix} in etcd ({endpoints}) stay: {failure} (to remove"
-            " them: up and down of this lab while etcd answers)",
-            file=sys.stderr,
-        )

@@ -14,7 +14,7 @@ from testbed.control.client import LAB_FILE, RUN_ROOT, LabRecord, start_ticks
 from testbed.control.existing_etcd import RECORD, ExistingEtcd
 from testbed.control.wire import PROTOCOL
 from testbed.errors import TestbedError, WrongEnvironment
-from testbed.host.existing_etcd import Gate, leave_existing, open_gate
+from testbed.host.gate import Gate, leave_existing, open_gate
 from testbed.host.lab_directories import READABLE, remove_directory, sudo_user
 from testbed.host.lab_process import init_command, kill
 from testbed.host.removal import DOWN_LIMIT_S, put_the_host_back

@@ -11,7 +11,7 @@ from testbed.cgroups.groups import remove_groups_of_dead_labs
 from testbed.control.client import LabRecord, directories_in, read_record, run_roots
 from testbed.errors import TestbedError, WrongEnvironment
 from testbed.host import bridge_netfilter
-from testbed.host.existing_etcd import leave_existing
+from testbed.host.gate import leave_existing
 from testbed.host.lab_directories import Busy, is_a_labs, locked, remove_directory
 from testbed.host.lab_process import end, inits, inits_of, is_init_of
 

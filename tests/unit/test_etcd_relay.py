@@ -16,7 +16,7 @@ import pytest
 
 from testbed.cluster.etcd_claim import Claimant, PrefixClaim
 from testbed.control.existing_etcd import ExistingEtcd
-from testbed.host.existing_etcd import open_gate
+from testbed.host.gate import open_gate
 from testbed.lab.certificates import Authority, TlsFiles
 from testbed.lab.etcd_relay import GateClient, Relay, server_context
 

@@ -19,7 +19,7 @@ from testbed.cluster.spec import Cluster, read_cluster
 from testbed.cluster.written_out import written_out
 from testbed.control.existing_etcd import ExistingEtcd
 from testbed.host.etcd_gate import NUMBER, REQUEST
-from testbed.host.existing_etcd import open_gate
+from testbed.host.gate import open_gate
 
 NODES = "nodes: [node1]\n"
 HTTPS = "endpoints: [https://127.0.0.1:2379, https://etcd.example:2379]"
