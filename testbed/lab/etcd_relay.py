@@ -135,7 +135,9 @@ class Relay:
                 self._say("the cluster answers")
                 return None
             reasons.append(reason)
-        return "; ".join(sorted(reasons))
+        why = "; ".join(sorted(reasons))
+        self._say(why)
+        return why
 
     async def _look(self, index: int) -> str | None:
         try:
