@@ -79,10 +79,9 @@ def main() -> None:
     words = sys.argv[3:]
     targets = [(host, int(port)) for host, port in zip(words[::2], words[1::2], strict=True)]
     give_up_rights()
-    with socket.socket(fileno=int(sys.argv[1])) as lab:
-        # A lab that ends with unread answers resets the socket.
-        with contextlib.suppress(ConnectionResetError):
-            serve(lab, targets)
+    # A lab that ends with unread answers resets the socket.
+    with socket.socket(fileno=int(sys.argv[1])) as lab, contextlib.suppress(ConnectionResetError):
+        serve(lab, targets)
     os._exit(0)
 
 
