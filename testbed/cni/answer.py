@@ -1,5 +1,6 @@
 """What a plugin printed: a result, its versions, or an error (CNI SPEC.md, section 5). Pure."""
 
+import contextlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -8,6 +9,8 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+TRY_AGAIN = 11
+"""The code of an error that passes (CNI SPEC.md, section 5)."""
 SHOWN = 300
 """Characters of an answer that is not what it should be."""
 
@@ -117,15 +120,24 @@ def read_versions(call: Call) -> tuple[str, ...]:
         raise WrongAnswer(f"its answer has no supportedVersions ({_first(error)})") from None
 
 
+def code_of(call: Call) -> int | None:
+    """Return the code of the error that a plugin printed; None without one."""
+    error = _error_of(call)
+    return None if error is None else error.code
+
+
+def _error_of(call: Call) -> _Error | None:
+    for text in (call.stdout, call.stderr):
+        with contextlib.suppress(ValueError, RecursionError):
+            return _Error.model_validate(json.loads(text))
+    return None
+
+
 def why_failed(call: Call) -> str:
     """Return a plugin's error as it comes: code, message and details, else its last words."""
     if call.failure:
         return call.failure
-    for text in (call.stdout, call.stderr):
-        try:
-            error = _Error.model_validate(json.loads(text))
-        except (ValueError, RecursionError):
-            continue
+    if (error := _error_of(call)) is not None:
         return f"code {error.code}: {error.msg}{f'; {error.details}' if error.details else ''}"
     said = (call.stderr.strip() or call.stdout.strip()).splitlines()
     return f"exit code {call.exit_code}, and no CNI error ({said[-1][:SHOWN] if said else 'it printed nothing'})"

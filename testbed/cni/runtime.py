@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-from testbed.cni.answer import AddResult, Call, WrongAnswer, read_result, read_versions, why_failed
+from testbed.cni.answer import TRY_AGAIN, AddResult, Call, WrongAnswer, code_of, read_result, read_versions, why_failed
 from testbed.cni.call import call_plugin, enter_node, find_program
 from testbed.cni.conflist import (
     CHECK_SINCE,
@@ -43,6 +43,11 @@ STATE_OPTIONS = "size=64m,mode=0755"
 
 class CniFailed(OSError):
     """Plugins could not make, check or remove a pod's network; one line with their reason."""
+
+    def __init__(self, why: str, *, may_pass: bool = False) -> None:
+        """`may_pass`: the same call may succeed later, by what the plugin says or because it took too long."""
+        super().__init__(why)
+        self.may_pass = may_pass
 
 
 @dataclass(frozen=True, slots=True)
@@ -286,7 +291,7 @@ class Runtime:
         if not call.succeeded:
             why = why_failed(call)
             self._on_call(subject, call, why)
-            raise CniFailed(f"CNI {command} {plugin}: {why}")
+            raise CniFailed(f"CNI {command} {plugin}: {why}", may_pass=bool(call.failure) or code_of(call) == TRY_AGAIN)
         return call
 
 

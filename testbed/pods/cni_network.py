@@ -149,7 +149,7 @@ class CniNetwork:
         try:
             ipv6 = host.ipv6_subnet
         except NoSubnetYet as error:
-            raise CniFailed(str(error)) from error
+            raise CniFailed(str(error), may_pass=True) from error
         return {
             "subnet": str(host.subnet),
             "gateway": str(host.gateway),

@@ -41,6 +41,8 @@ class PodSandbox:
         """The pod's current one; only labels and annotations change."""
         self.failure = ""
         """Why the pod has no network; empty if it has one, or none was tried."""
+        self.is_refused = False
+        """Whether its CNI plugins failed the last time, and by what they say will fail again."""
         self.attempts = 0
         """How often namespaces and network were made, successfully or not."""
         self.pause: Supervised | None = None
@@ -158,10 +160,11 @@ class PodSandbox:
             pause = self._try()
         except OSError as error:
             self.failure = str(error)
+            self.is_refused = isinstance(error, CniFailed) and not error.may_pass
             self._on_change()
             raise
         else:
-            self.failure = ""
+            self.failure, self.is_refused = "", False
         finally:
             self.attempts += 1
         return pause

@@ -30,6 +30,8 @@ LATE_POLL_S = 0.5
 GUARDS_EVERY_S = 3.0
 NAMED = 3
 """Limit of names listed for the same reason."""
+TRIES = 3
+"""After so many refusals of all pods of a node its CNI plugins are not waited for."""
 STARTERS = 4
 """Nodes created, and pods started, at the same time."""
 
@@ -131,7 +133,13 @@ class LabStart:
             lab.open(controller.kind, controller)
         waiting = UnreadyPods(now)
         made = [controller.all_why_not_ready for controller in lab.owner_controllers]
-        self._await("pods", lambda: [*waiting.reasons(), *(why for look in made for why in look())])
+
+        def missing() -> list[str]:
+            if refused := refused_by_plugins(state.pods):
+                raise LabNotReady(f"pods: {refused}")
+            return [*waiting.reasons(), *(why for look in made for why in look())]
+
+        self._await("pods", missing)
         return f"{sum(pod.status().ready for pod in state.pods)} pods ready"
 
     def _services(self) -> str:
@@ -194,6 +202,21 @@ class LabStart:
             # Queries must not take the processor from nodes and pods that are still starting.
             pause(max(POLL_S, 3 * asking_s))
             asked_at = time.monotonic()
+
+
+def refused_by_plugins(pods: Iterable[Pod]) -> str | None:
+    """Return why waiting is pointless: a node whose CNI plugins refuse each of its pods for one reason, each time."""
+    by_node: dict[str, set[str | None]] = {}
+    for pod in pods:
+        if not pod.manifest.spec.host_network:
+            sandbox = pod.sandbox
+            reason = sandbox.failure if sandbox.is_refused and sandbox.attempts >= TRIES else None
+            by_node.setdefault(str(pod.manifest.spec.node_name), set()).add(reason)
+    for node, reasons in by_node.items():
+        (reason, *more) = reasons
+        if reason is not None and not more:
+            return f"{node}: every pod: {reason} ({TRIES} times)"
+    return None
 
 
 class UnreadyPods:

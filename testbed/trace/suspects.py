@@ -7,7 +7,6 @@ from agent.kernel.values import IPAddress, IPNetwork, Route
 from testbed.capture.headers import Packet
 from testbed.capture.map import LAB, Map
 from testbed.cluster.device_names import DROP_DEVICE
-from testbed.lab.node import BRIDGE
 from testbed.trace.evidence import Counters
 from testbed.trace.facts import STANDS_STILL, Facts
 from testbed.trace.policy_words import PolicyWords
@@ -166,10 +165,11 @@ class Suspects:
             words = DROP_WORDS.get(reason, "see docs/reference.md")
             finding.reasons.insert(0, f"the agent of {place} dropped it ({reason}): {words}")
         if "own" in moved:
-            bridge = self.facts.link(place, BRIDGE)
+            name = self.facts.pods_bridge(place)
+            bridge = self.facts.link(place, name)
             if bridge is None or not bridge.up:
-                finding.reasons.insert(0, f"{BRIDGE} of {place} is {'down' if bridge else 'gone'}")
-            finding.hints += [f"exec {place} -- ip link show {BRIDGE}", f"get routes {place}"]
+                finding.reasons.insert(0, f"{name} of {place} is {'down' if bridge else 'gone'}")
+            finding.hints += [f"exec {place} -- ip link show {name}", f"get routes {place}"]
             return
         outgoing = lost.sighting.outgoing
         peer = self.facts.peer(place, lost.inner.header.destination)
@@ -194,7 +194,7 @@ class Suspects:
 
     def _what_it_would_repair(self, place: str) -> Iterator[str]:
         """Yield obstacles that the packet would meet if the agent had carried it; a running agent repairs these."""
-        for name in (self.known.overlay_device, BRIDGE):
+        for name in (self.known.overlay_device, self.facts.pods_bridge(place)):
             link = self.facts.link(place, name)
             if link is not None and not link.up:
                 yield f"{name} of {place} is down"

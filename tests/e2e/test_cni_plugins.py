@@ -1,6 +1,7 @@
 """Labs whose pods' networks CNI plugins make: Debian's, and some that fail on purpose."""
 
 import json
+import re
 import tempfile
 import time
 from collections.abc import Iterator
@@ -258,3 +259,25 @@ def test_files_that_a_lab_cannot_use_are_named_before_up(place: Path, no_lab: La
     assert said[0] == f"error: cni.plugins: no such plugin (got nosuch; want a program in {place}, {DEBIANS})"
     assert "nodes.node2.cni.conflist: the lab has a /tmp of its own, without this file" in said[1]
     assert "nodes.node2.cni.plugins: the lab has a /var/lib of its own, without this file" in said[2]
+
+
+@pytest.mark.row("C40")
+def test_up_does_not_wait_for_plugins_that_refuse_every_pod_of_a_node(place: Path, no_lab: Lab) -> None:
+    program, file = place / "trial", place / "cluster.yaml"
+    what, reason = next(iter(FAILURES.items()))
+    write(program, PROGRAM.format(AT_ADD.format(what)))
+    file.write_text(yaml.safe_dump_all(documents(place, {**BRIDGE, "type": "trial"})))
+    answer = no_lab.up(str(file))
+    assert answer.code == 1
+    assert re.search(rf"up: pods: node[12]: every pod: {re.escape(reason)} \(3 times\)\n", answer.err), answer
+    # The lab is kept, and goes on trying.
+    write(program, GOOD)
+    no_lab.handle.wait_until(lambda: no_lab.json("status")["state"] == "ready", 30, "the repaired plugin is called")
+
+
+@pytest.mark.row("C39")
+def test_trace_names_the_plugins_bridge(place: Path, new_lab: NewLab) -> None:
+    with new_lab(documents(place, BRIDGE)) as lab:
+        lab.exec("node2", "ip", "link", "set", "cni0", "down")
+        lost = lab.trace("a", "b").answer["lost_at"]
+        assert "cni0 of node2 is down" in [lost["reason"], *lab.trace("a", "b").answer["reasons"]]

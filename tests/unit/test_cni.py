@@ -8,7 +8,7 @@ import pytest
 
 from testbed.cluster.cluster_document import CniSpec
 from testbed.cluster.manifest import PodManifest
-from testbed.cni.answer import Call, WrongAnswer, read_result, read_versions, why_failed
+from testbed.cni.answer import Call, WrongAnswer, code_of, read_result, read_versions, why_failed
 from testbed.cni.conflist import Conflist, WrongConflist, choose_version, collection, fill, read_conflist, request
 from testbed.cni.files import wrong_files
 from testbed.pods.cni_network import capabilities
@@ -134,6 +134,7 @@ def test_an_error_is_shown_as_it_comes() -> None:
     assert why_failed(said("", 2, stderr="a\nb\n")) == "exit code 2, and no CNI error (b)"
     assert why_failed(said("", 2)) == "exit code 2, and no CNI error (it printed nothing)"
     assert why_failed(said("", 0, failure="did not end")) == "did not end"
+    assert (code_of(said(error, 1)), code_of(said("junk", 1))) == (7, None)
 
 
 def test_host_ports_bandwidth_and_subnets_are_capability_arguments() -> None:
