@@ -122,13 +122,13 @@ FIELDS = """
 ## Fields of a cluster file
 
 Every object has `apiVersion` and `kind` as its first row says, and `metadata` with the fields of the cluster's.
-A mapping with one or two fields that need no words stands in the row above it, with these in brackets. "below": the
+A mapping with up to three fields that need no words stands in the row above it, with these in brackets. "below": the
 mapping has a row of its own; "as": it has the fields of that row.
 
 | part | fields |
 |---|---|
 """
-SMALL = 2
+SMALL = 3
 """Fields of a mapping that needs no row of its own, if they need no words."""
 OF_EVERY_OBJECT = ("api_version", "kind")
 WORDS = {

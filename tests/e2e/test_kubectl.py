@@ -58,10 +58,15 @@ SHAPES = {
 }
 """What a line prints, where its success says too little."""
 ALSO: Mapping[str, Sequence[str]] = {
+    "kubectl cluster-info": ("kubectl api-versions",),
     "kubectl explain pod.spec.containers": ("kubectl get nodes",),
     "kubectl get nodes -o wide": ("kubectl get pods",),
     "kubectl get pods -A -o wide": ("kubectl get pods,services",),
     "kubectl get all": ("kubectl get pod shell1 -o yaml",),
+    "kubectl get pod shell1 -o jsonpath={.status.podIP}": (
+        "kubectl get pods --field-selector spec.nodeName=node1",
+        "kubectl get pods --sort-by=.metadata.name",
+    ),
     "kubectl describe pod shell1": ("kubectl describe node node1",),
     "kubectl create namespace shop": ("kubectl get namespaces --show-labels",),
     "kubectl create secret generic login --from-literal=user=anna -n shop": (
@@ -76,13 +81,17 @@ ALSO: Mapping[str, Sequence[str]] = {
         "kubectl get endpointslices -l kubernetes.io/service-name=web",
         "kubectl describe service web",
     ),
-    "kubectl logs deploy/web --tail=3": ("kubectl logs -l app=web --tail=1 --prefix",),
+    "kubectl exec shell1 -- curl -s -m 5 http://web/": ("kubectl exec deploy/web -- hostname",),
+    "kubectl logs deploy/web --tail=3": (
+        "kubectl logs -l app=web --tail=1 --prefix",
+        "kubectl logs deploy/web --timestamps --since=10m",
+    ),
     "kubectl set image deployment/web nginx=httpd": ("kubectl rollout status deployment/web --timeout=60s",),
     "kubectl rollout restart deployment/web": ("kubectl rollout status deployment/web --timeout=60s",),
     'kubectl patch deployment web --type=json -p [{"op":"replace","path":"/spec/replicas","value":2}]': (
         'kubectl patch deployment web --type=merge -p {"metadata":{"annotations":{"by":"kubectl"}}}',
     ),
-    "kubectl get pods -L tier": ("kubectl label pod shell1 tier-",),
+    "kubectl label pod shell1 tier=front": ("kubectl get pods -L tier", "kubectl label pod shell1 tier-"),
     "kubectl cp README.md sleeper:/tmp/read-me": ("kubectl exec sleeper -- grep -c testbed /tmp/read-me",),
     "kubectl cordon node2": ("kubectl get nodes",),
     "kubectl drain node2 --ignore-daemonsets --force": ("kubectl uncordon node2",),
