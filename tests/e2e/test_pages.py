@@ -26,7 +26,7 @@ BEFORE: Mapping[tuple[str, str], str] = {
         " add chain ip secret fw { type filter hook forward priority 0; };"
         " add rule ip secret fw tcp dport 8080 drop'"
     ),
-    ("docs/troubleshooting.md", "A pod is in CrashLoopBackOff"): "sudo testbed up crash.yaml --timeout 5",
+    ("docs/troubleshooting.md", "A pod is in CrashLoopBackOff"): "sudo testbed up crash.yaml --timeout 20",
 }
 """(page, heading) → what has happened before its sessions."""
 FILES: Mapping[str, str] = {
