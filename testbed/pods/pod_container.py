@@ -28,7 +28,7 @@ from testbed.pods.listening import ListeningSockets, can_ask, open_ports
 from testbed.pods.log_runs import LogPart, LogRuns
 from testbed.pods.pod_config import Lookup, MissingConfig, no_configs, values_of
 from testbed.pods.pod_state import ContainerFacts, shell_exit_code
-from testbed.pods.prober import Asker
+from testbed.pods.prober import Asker, Failure
 from testbed.processes.supervise import RestartPolicy, Supervised
 from testbed.processes.warm_parent import ForkedProcess, WarmParent
 
@@ -134,6 +134,8 @@ class PodContainer:
         self._kills_before: int | None = None
         """In its group, for want of memory, when this run began; None once its end was noted."""
         self._out_of_memory = False
+        self._hook_failure = ""
+        """Why postStart of the last run failed."""
         self._missing = ""
         """The ConfigMap, Secret or key that its variables wait for."""
         self._tries_without_it = 0
@@ -248,19 +250,21 @@ class PodContainer:
         """Return whether it has succeeded and stays ended."""
         return self._supervised is not None and self._supervised.state == "exited" and self._exit_code == 0
 
-    def _run_handler(self, name: str, handler: LifecycleHandler, place: ContainerPlace, limit_s: float) -> bool:
-        """Run the handler; return False, with an event, if it fails."""
+    def _run_handler(self, name: str, handler: LifecycleHandler, place: ContainerPlace, limit_s: float) -> Failure:
+        """Run the handler; return why it failed, with an event, or an empty text."""
         if handler.sleep is not None:
             time.sleep(min(handler.sleep.seconds, limit_s))
-            return True
+            return ""
         asker = Asker(self._container, handler.as_probe(limit_s), place.address, place.node_pid, self.exec_argv)
         failure = asker.ask()
         if failure:
             self._report("Warning", f"Failed{name[0].upper()}{name[1:]}Hook", f"{name} of {self.name}: {failure}")
-        return not failure
+        return failure
 
     def _after_start(self, handler: LifecycleHandler, place: ContainerPlace) -> None:
-        if not self._run_handler("postStart", handler, place, LONGEST_S) and self._place is place:
+        failure = self._run_handler("postStart", handler, place, LONGEST_S)
+        if failure and self._place is place:
+            self._hook_failure = f"postStart: {failure}"
             self._end_run()
 
     def facts(self, pause_pid: int | None) -> ContainerFacts:
@@ -274,7 +278,7 @@ class PodContainer:
             exit_code=self._exit_code,
             started_at=supervised.started_at,
             out_of_memory=self._out_of_memory,
-            message=self._missing or self._message,
+            message=self._missing or self._message or self._hook_failure,
             config_error=bool(self._missing),
             pid=self.pid,
             listens=self._serves(pause_pid),
@@ -333,6 +337,7 @@ class PodContainer:
         text = run_document(self._pod, self._container, image, place, self._directory, self.log, cgroups)
         self._write_document(text)
         self._runs.begin()
+        self._hook_failure = ""
         lab_end, shim_end = socket.socketpair()
         with lab_end, shim_end, open(self.document, "rb", opener=plain) as document:
             process = self._start_shim((document.fileno(), shim_end.fileno()))

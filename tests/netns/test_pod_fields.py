@@ -192,6 +192,8 @@ def test_a_container_whose_post_start_fails_is_restarted(node: PodNode) -> None:
     pod.start()
     wait_until(lambda: pod.status().restarts > 0, "it is restarted", 20)
     assert ("pod/unlucky", "FailedPostStartHook") in node.events
+    why = "c: CrashLoopBackOff (postStart: sh exited with 3: no)"
+    wait_until(lambda: pod.status().why_not_ready == why, "the handler is named", 20)
 
 
 def test_post_start_runs_in_the_container(node: PodNode) -> None:
