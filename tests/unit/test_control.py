@@ -26,7 +26,7 @@ from testbed.errors import EtcdFailed, TestbedError
 from testbed.processes.readable import readable
 from tests.waiting import wait_until
 
-SERVED_S = 0.1
+SERVED_S = 1.0
 """Within which others are served whatever one client does."""
 
 Connect = Callable[[], socket.socket]
