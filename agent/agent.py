@@ -152,7 +152,7 @@ class Agent:
             underlay.public_ip,
         )
         monitor.follow_only({underlay.interface, options.bridge or ""})
-        backend = make_backend(config, underlay, kernel, options.datapath)
+        backend = make_backend(config, underlay, kernel, options.datapath, offload=options.offload)
         undo.callback(lambda: backend.stop(for_good=self._ends_for_good))
         backend.on_trouble = self._on_trouble
         manager = self._subnet_manager(registry, config, backend, kernel.own_addresses(4, 6))

@@ -30,6 +30,7 @@ class _Parts:
     underlay: Underlay
     kernel: Kernel
     datapath: str
+    offload: bool
 
     def options(self, kind: type[Options]) -> Options:
         """Return the config's backend options, of the class that belongs to its backend type."""
@@ -44,7 +45,7 @@ def _udp(parts: _Parts) -> Backend:
         from agent.backends.fou import FouPlan
         from agent.backends.kernel_backend import KernelBackend
 
-        plan = FouPlan(parts.config.network, port, parts.underlay, parts.kernel)
+        plan = FouPlan(parts.config.network, port, parts.underlay, parts.kernel, offload=parts.offload)
         return KernelBackend(plan, parts.config, parts.underlay, parts.kernel)
     from agent.backends.udp import UdpBackend
 
@@ -111,11 +112,13 @@ BACKENDS: Mapping[str, Callable[[_Parts], Backend]] = {
 }
 
 
-def make_backend(config: NetworkConfig, underlay: Underlay, kernel: Kernel, datapath: str = "auto") -> Backend:
+def make_backend(
+    config: NetworkConfig, underlay: Underlay, kernel: Kernel, datapath: str = "auto", *, offload: bool = False
+) -> Backend:
     """Return the backend that the network config asks for. Raises InvalidConfig for an unknown one, and
     EnvironmentMissing.
 
-    `datapath`: what moves packets, for backends that do it in user space.
+    `datapath`: what moves packets, for backends that do it in user space; `offload`: see FouPlan.
     """
     maker = BACKENDS.get(config.backend_type)
     if maker is None:
@@ -123,4 +126,4 @@ def make_backend(config: NetworkConfig, underlay: Underlay, kernel: Kernel, data
         raise InvalidConfig(
             f"network config: Backend.Type: unknown backend (got {config.backend_type!r}; want {known})"
         )
-    return maker(_Parts(config, underlay, kernel, datapath))
+    return maker(_Parts(config, underlay, kernel, datapath, offload))

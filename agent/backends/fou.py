@@ -31,7 +31,10 @@ class FouPlan:
 
     name = "udp"
 
-    def __init__(self, network: IPv4Network, port: int, underlay: Underlay, kernel: Kernel) -> None:
+    def __init__(
+        self, network: IPv4Network, port: int, underlay: Underlay, kernel: Kernel, *, offload: bool = False
+    ) -> None:
+        """Change nothing yet. `offload`: no process at the far end of any peer reads the datagrams."""
         self._network = network
         self._port = port
         self._underlay = underlay
@@ -42,7 +45,7 @@ class FouPlan:
         link = kernel.link(underlay.interface)
         # A network card cuts a packet of several segments into datagrams and makes its checksums; a veth does neither,
         # and a process at the far end would get 64 KiB as one datagram, or a TCP segment with a wrong checksum.
-        self._cut = link is not None and link.kind == "veth"
+        self._cut = not offload and link is not None and link.kind == "veth"
         self._peers = frozenset(link.name for link in kernel.links() if is_peer_device(link))
         """The devices of peers; at first those of an earlier run."""
         self.overlay_mtu = underlay.mtu - UDP_OVERHEAD

@@ -216,6 +216,11 @@ class Options:
         " kernel (FOU, if the kernel has it); auto: native",
         default="auto",
     )
+    offload: bool = _switch(
+        "offload",
+        "with --datapath kernel, where the underlay is a veth: leave segmentation and checksums to the other end; only"
+        " if every node of the network has --datapath kernel",
+    )
     journal: Path | None = _flag(
         "journal=FILE",
         parsers.optional_path,

@@ -121,6 +121,8 @@ class AgentPath:
         self._state.change_network(cluster.network_json)
         for node in self._nodes:
             node.datapath = self._datapath
+            # Both nodes have it.
+            node.offload = self._datapath == "kernel"
 
     def _why_not_ready(self) -> str | None:
         if self._state.overlay.backend != self._backend:

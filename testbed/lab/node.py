@@ -118,6 +118,8 @@ class LabNode:
         """Those of the cluster file."""
         self.datapath = datapath
         """The data path, as in the agent's --datapath."""
+        self.offload = False
+        """The agent's --offload."""
         self.overlay_device = overlay_device
         """The agent's device; None where packets leave by the uplink itself."""
         self.tls: TlsFiles | None = None
@@ -191,6 +193,7 @@ class LabNode:
             f"--journal={JOURNAL}",
             f"--node-name={self.name}",
             f"--datapath={self.datapath}",
+            *(["--offload"] if self.offload else []),
         ]
         return [*OURS, *flannel_flags(values), *ours, *self._spec.args]
 

@@ -390,6 +390,24 @@ def restart(node: Agent, datapath: str, how: signal.Signals = signal.SIGTERM) ->
     wait_until(lambda: node.state()["datapath"] == datapath, 5, f"the data path is {datapath}", lambda: node.log)
 
 
+def test_two_kernels_with_offload_leave_large_packets_whole(fou: TwoNodes) -> None:
+    nodes = (fou.node1, fou.node2)
+    before = [node.argv for node in nodes]
+    try:
+        for node in nodes:
+            node.argv = (*node.argv, "--offload")
+            restart(node, "kernel")
+        fou.wait_connected()
+        with wire(fou.node1.netns) as underlay:
+            transfer(fou.pod1, fou.pod2, POD2)
+        assert max(map(len, underlay.packets)) > 1500
+    finally:
+        for node, argv in zip(nodes, before, strict=True):
+            node.argv = argv
+            restart(node, "kernel")
+        fou.wait_connected()
+
+
 @pytest.mark.parametrize("datapath", ["native", "python"])
 def test_a_process_and_the_kernel_carry_each_others_packets(fou: TwoNodes, datapath: str) -> None:
     restart(fou.node2, datapath)

@@ -107,6 +107,22 @@ def test_devices_of_former_peers_are_removed_together_and_once() -> None:
     assert [set(wanted.no_links) for wanted in kernel.wanted] == [both, both], "again after a refusal, then never"
 
 
+class OverVeth(KernelOfPeers):
+    """The underlay is a veth."""
+
+    def link(self, name: str) -> Link | None:  # type: ignore[override]  # the other kernel has none
+        return replace(DEVICE, name=name, kind="veth", settings=None) if name == "eth0" else None
+
+
+@pytest.mark.parametrize("offload", [False, True])
+def test_only_with_offload_packets_enter_a_tunnel_over_a_veth_whole(offload: bool) -> None:
+    kernel = OverVeth()
+    plan = FouPlan(CHECK.network, 8285, Underlay("eth0", OURS, 1500, OURS), cast("Kernel", kernel), offload=offload)
+    settings = plan._base_link().settings
+    assert isinstance(settings, TunnelSettings)
+    assert settings.cut is not offload
+
+
 def statements(chain: str) -> list[str]:
     body = re.search(rf"\tchain {chain} {{\n(.*?)\n\t}}", rules(CHECK, {}), re.DOTALL)
     assert body is not None
