@@ -184,9 +184,9 @@ def test_a_plugin_that_fails_is_named_leaves_nothing_and_works_after_an_edit(pla
 
 
 @pytest.mark.row("C40")
-def test_up_ends_with_the_plugins_reason(place: Path, no_lab: Lab) -> None:
-    what, reason = next(iter(FAILURES.items()))
-    write(place / "trial", PROGRAM.format(AT_ADD.format(what)))
+def test_up_waits_for_plugins_that_ask_for_another_try_and_ends_with_their_reason(place: Path, no_lab: Lab) -> None:
+    reason = "CNI ADD trial: code 11: later"
+    write(place / "trial", PROGRAM.format(AT_ADD.format("""echo '{"code": 11, "msg": "later"}'; exit 1""")))
     file = place / "cluster.yaml"
     file.write_text(yaml.safe_dump_all(documents(place, {**BRIDGE, "type": "trial"})))
     answer = no_lab.up(str(file), "--timeout", "3")
