@@ -77,7 +77,7 @@ CASES = tuple(
         ("F7", "amnesia", of("F7"), OTHER_SUBNET),
         ("F8", "watchdog", Trial("F8", ("agent hang node1",), 14, gap_s=3, mended_by_lab=True), "the lab repairs it"),
         ("F11", "one_endpoint", LEASE_OUT, SILENCE),
-        ("F12", "panic", of("F12"), SILENCE),
+        ("F12", "hasty_panic", of("F12"), SILENCE),
         ("F13", "panic", of("F13").again, SILENCE),
         ("F14", "despair", Trial("F14", ("etcd stop etcd1",), 5, gap_s=0, hold_s=3), SILENCE),
         ("F15", "repair", of("F15"), NO_KEY),
