@@ -184,12 +184,14 @@ def check_environment(cluster: Cluster, root: Path, *, without_root: bool = Fals
     room = capacity.needed_room_mib(len(cluster.nodes), cluster.pod_count, len(cluster.addresses.etcd))
     if little := capacity.too_little_room(root, room):
         missing.append(little)
-    # For every lab: `apply` may bring a Service later, and from inside the lab no module can be loaded.
-    without_bridge_filter = bridge_netfilter.provide()
-    if without_bridge_filter and (cluster.services or cluster.network_policies):
-        missing.append(without_bridge_filter)
+    filters = bool(cluster.services or cluster.network_policies)
+    if filters and (why := bridge_netfilter.provide()):
+        missing.append(why)
     if missing:
         raise WrongEnvironment("\n".join(missing))
+    if not filters:
+        # `apply` may bring a Service later, and from inside the lab no module can be loaded.
+        bridge_netfilter.provide()
 
 
 def _missing_shaping(wiring: Wiring) -> list[str]:

@@ -226,9 +226,9 @@ def test_a_restarted_server_knows_the_names_added_meanwhile(lab: Lab) -> None:
         assert questions.seconds() < BACK_S
         outcome = questions.stop()
         assert outcome.trouble_s < BACK_S
-        after = lab.json("status")
-        assert (after["dns"]["healthy"], after["dns"]["restarts"]) == (True, before["restarts"] + 1)
-        assert after["state"] == "ready"
+        wait_until(lambda: lab.json("status")["state"] == "ready", timeout_s=BACK_S, what="the lab is ready again")
+        after = lab.json("status")["dns"]
+        assert (after["healthy"], after["restarts"]) == (True, before["restarts"] + 1)
         assert "the name server exited" in lab.must("events")
     finally:
         lab.must("delete", "service", "meanwhile")
