@@ -11,8 +11,6 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from ipaddress import IPv4Address
 
-from agent.lease import LeaseAttrs
-
 SHOWN = 3
 """Keys of others that a message names."""
 
@@ -135,6 +133,9 @@ class PrefixClaim:
         return [*own, *config, self.marker_key]
 
     def _leases(self, found: Mapping[str, bytes]) -> dict[str, IPv4Address]:
+        # Here, because users' pytest imports this module with the plugin, and nothing of the agent.
+        from agent.lease import LeaseAttrs
+
         leases = {}
         for key, value in found.items():
             if key.startswith(f"{self.prefix}/subnets/"):
