@@ -36,12 +36,13 @@ def scale_of(item: Mapping[str, Any]) -> dict[str, Any]:
 
 def replicas_of(scale: object, item: Mapping[str, Any], place: ApiPlace) -> int:
     """Return the number that a client's Scale asks for; `item` is the present workload. Raises Failure."""
-    if not isinstance(scale, dict):
-        raise Failure(400, "the request's body is not an object", place)
-    version = scale.get("metadata", {}).get("resourceVersion")
+    metadata, spec = ((scale.get(part) or {}) if isinstance(scale, dict) else None for part in ("metadata", "spec"))
+    if not isinstance(metadata, dict) or not isinstance(spec, dict):
+        raise Failure(400, "the request's body is not a Scale", place)
+    version = metadata.get("resourceVersion")
     if version and version != item["metadata"]["resourceVersion"]:
         raise conflict(place)
-    replicas = scale.get("spec", {}).get("replicas", 0)
+    replicas = spec.get("replicas", 0)
     if not isinstance(replicas, int) or replicas < 0:
         raise Failure(422, f"spec.replicas: not a number of pods (got {replicas})", place)
     return replicas

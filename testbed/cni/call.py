@@ -19,7 +19,6 @@ KEPT_BYTES = 1_000_000
 """Of what a plugin prints; the rest is read and dropped."""
 READ_BYTES = 65536
 DYING_S = 1.0
-"""Plugins call iptables, nft and others."""
 
 
 def find_program(name: str, directories: Sequence[str]) -> str | None:
@@ -51,6 +50,7 @@ def call_plugin(
         return ended(None, failure=f"no such plugin (got {plugin}; want a program in {', '.join(directories)})")
     environment = {
         **os.environ,
+        # Plugins call iptables, nft and others.
         "PATH": SYSTEM_PATH,
         **parameters,
         "CNI_COMMAND": command,

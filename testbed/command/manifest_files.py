@@ -7,7 +7,6 @@ from collections.abc import Iterator, Sequence
 from testbed.errors import InvalidInput
 from testbed.plain_files import MAX_BYTES
 
-"""Of one file; the lab's own limit has its own message."""
 SUFFIXES = (".json", ".yaml", ".yml")
 STANDARD_INPUT = "-"
 URLS = ("http://", "https://")

@@ -103,9 +103,9 @@ class JudgedLab:
     services: Sequence[ServiceSeen] = ()
     """From a pod of each node; empty in a lab without Services."""
     etcd: Sequence[str] = ()
+    """Its members."""
     shares_network: bool = False
     """Whether machines outside the lab may hold subnets too."""
-    """Its members."""
     names: Sequence[NameSeen] = ()
     """From a pod of each node; empty in a lab without DNS."""
 

@@ -39,25 +39,24 @@ class LeaseFaults:
     def delete(self, request: FaultRequest) -> Injected:
         """Delete only the key."""
         _, lease = self._held(request)
-        self._registry.etcd.etcdctl(["del", self._registry.key_of(lease.subnet)])
-        return Injected(
-            f"etcdctl del {self._registry.key_of(lease.subnet)}", "by the agent, which re-acquires its subnet"
-        )
+        key = self._registry.key_of(lease.subnet)
+        self._registry.etcd.etcdctl(["del", key])
+        return Injected(f"etcdctl del {key}", "by the agent, which re-acquires its subnet")
 
     def steal(self, request: FaultRequest) -> Injected:
         """Give the subnet to another node: write its address into the key, without a lease that would expire."""
         node, lease = self._held(request)
-        stolen = replace(lease.attrs, public_ip=THIEF)
-        self._registry.etcd.put(self._registry.key_of(lease.subnet), stolen.to_json().encode())
+        key = self._registry.key_of(lease.subnet)
+        self._registry.etcd.put(key, replace(lease.attrs, public_ip=THIEF).to_json().encode())
 
         def give_back() -> str:
             held = [one for one in self._registry.leases() if one.subnet == lease.subnet]
             if held and held[0].attrs.public_ip == THIEF:
-                self._registry.etcd.etcdctl(["del", self._registry.key_of(lease.subnet)])
-                return f"etcdctl del {self._registry.key_of(lease.subnet)}"
+                self._registry.etcd.etcdctl(["del", key])
+                return f"etcdctl del {key}"
             return f"{lease.subnet} no longer belongs to {THIEF}; nothing to do"
 
-        did = f"etcdctl put {self._registry.key_of(lease.subnet)}: {lease.subnet} of {node.name} now belongs to {THIEF}"
+        did = f"etcdctl put {key}: {lease.subnet} of {node.name} now belongs to {THIEF}"
         return Injected(did, "by deleting the key", give_back)
 
     def _held(self, request: FaultRequest) -> tuple[LabNode, Lease]:

@@ -38,7 +38,7 @@ def open_existing(cluster: Cluster, lab: str, rundir: Path) -> tuple[ExistingEtc
     existing = _read_files(cluster.etcd, lab, rundir)
     silent = _silent(existing)
     if len(silent) == len(existing.endpoints):
-        raise WrongEnvironment(f"etcd.endpoints: none answers ({'; '.join(silent)})")
+        raise WrongEnvironment(f"etcd.endpoints: none answers (got {'; '.join(silent)}; want an etcd that does)")
     found = _keys(existing)
     refusals = existing.claim.refusals(found, cluster.network_json, cluster.addresses.nodes)
     if lines := [f"etcd: {line}" for line in refusals]:

@@ -88,7 +88,7 @@ def launch(name: str, rundir: Path, existing: ExistingEtcd | None = None) -> Lau
         record = {"prefix": existing.claim.prefix, "endpoints": existing.endpoints}
         replace_plain(rundir / RECORD, json.dumps(record).encode())
         gate = open_gate(existing)
-        # The gate ends when nobody has the lab's end: here it is closed, whatever comes of the lab.
+        # The gate ends when no process has the lab's end: here it is closed, whatever comes of the lab.
         with gate.lab_end:
             return _launch(name, rundir, gate)
     except OSError as failure:

@@ -184,14 +184,10 @@ def check_environment(cluster: Cluster, root: Path, *, without_root: bool = Fals
     room = capacity.needed_room_mib(len(cluster.nodes), cluster.pod_count, len(cluster.addresses.etcd))
     if little := capacity.too_little_room(root, room):
         missing.append(little)
-    filters = bool(cluster.services or cluster.network_policies)
-    if filters and (why := bridge_netfilter.provide()):
+    if (cluster.services or cluster.network_policies) and (why := bridge_netfilter.provide()):
         missing.append(why)
     if missing:
         raise WrongEnvironment("\n".join(missing))
-    if not filters:
-        # `apply` may bring a Service later, and from inside the lab no module can be loaded.
-        bridge_netfilter.provide()
 
 
 def _missing_shaping(wiring: Wiring) -> list[str]:
@@ -204,7 +200,10 @@ def _missing_shaping(wiring: Wiring) -> list[str]:
 
 def launch_cluster(root: Path, cluster: Cluster, options: LabOptions, existing: ExistingEtcd | None = None) -> Launched:
     """Start the lab, which ends with this process until it is kept."""
-    return launch(options.name, prepare(root, options, cluster.text, hosts_of(cluster)), existing)
+    rundir = prepare(root, options, cluster.text, hosts_of(cluster))
+    # `apply` may bring its first Service later, and from inside the lab no module can be loaded.
+    bridge_netfilter.provide()
+    return launch(options.name, rundir, existing)
 
 
 def end_as_interrupted() -> None:

@@ -287,7 +287,7 @@ def test_what_is_unusable_is_named_before_anything_is_made(existing: Existing, n
     before = existing.dump()
     silent = f"http://127.0.0.1:{free_port()}"
     said = refused(no_lab, existing.file(tmp_path, endpoints=[silent]), 3)
-    assert said == f"error: etcd.endpoints: none answers ({silent}: Connection refused)\n"
+    assert said == f"error: etcd.endpoints: none answers (got {silent}: Connection refused; want an etcd that does)\n"
     secure = ["https://127.0.0.1:1"]
     file = existing.file(tmp_path, endpoints=secure, ca="/no/ca", cert="/no/cert", key="/dev/null")
     lines = refused(no_lab, file, 3).splitlines()
