@@ -66,8 +66,12 @@ def holders(lab: LabHandle) -> Mapping[str, int]:
     machines = {f"net:[{inode}]": Path(path).name for path, inode in map(str.split, listed)}
     found = {}
     for pid, _ in host.footprint(lab.record.pid).processes:
-        name = machines.get(os.readlink(f"/proc/{pid}/ns/net"), "")
-        if name in MACHINES and Path(f"/proc/{pid}/comm").read_text() == "pause\n":
+        try:
+            name = machines.get(os.readlink(f"/proc/{pid}/ns/net"), "")
+            command = Path(f"/proc/{pid}/comm").read_text()
+        except (FileNotFoundError, ProcessLookupError):
+            continue  # a short-lived process of the lab, a probe or an ip, that has ended since it was listed
+        if name in MACHINES and command == "pause\n":
             found[name] = pid
     return found
 
@@ -192,7 +196,10 @@ def test_the_real_mn_c_finds_nothing_of_a_lab(lab: LabHandle) -> None:
 def test_no_process_of_a_lab_has_a_name_that_mn_c_looks_for(lab: LabHandle) -> None:
     Lab(lab.name).testbed("exec", "node1", "--", "true")
     for pid, _ in host.footprint(lab.record.pid).processes:
-        line = Path(f"/proc/{pid}/cmdline").read_bytes()
+        try:
+            line = Path(f"/proc/{pid}/cmdline").read_bytes()
+        except (FileNotFoundError, ProcessLookupError):
+            continue  # it has ended since it was listed
         assert not any(name in line for name in (b"mininet:", b"Tunnel=Ethernet", b".ssh/mn", b"sudo mnexec")), line
 
 
