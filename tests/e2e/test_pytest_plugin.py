@@ -427,7 +427,7 @@ def test_lab_of_ones_own_is_found_by_name_without_pytest(project: Project) -> No
     assert name not in [lab.name for lab in running_labs()]
 
 
-FAILING = """
+DROPPING = """
 import pytest
 
 
@@ -446,7 +446,7 @@ def test_examples_of_the_documentation_do_what_it_says(project: Project) -> None
     text = (Path(__file__).parents[2] / "docs" / "testing.md").read_text()
     first, own = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
     assert len(first.splitlines()) <= 10
-    for name, code in (("first", first), ("own", own), ("failing", FAILING)):
+    for name, code in (("first", first), ("own", own), ("failing", DROPPING)):
         (project.directory / f"test_{name}.py").write_text(code)
     done = project.run()
     assert done.outcomes.pop("test_overlay_port_is_open") == "failure"
