@@ -12,23 +12,24 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
 from testbed.cgroups.groups import Groups
 from testbed.cluster.images import Program, RecipeError, program
 from testbed.cluster.manifest import Container, PodManifest
-from testbed.cluster.probe import LONGEST_S, LifecycleHandler
 from testbed.cluster.resources import limits_of
 from testbed.errors import TestbedError
 from testbed.plain_files import plain, replace_plain
 from testbed.pods.container_document import ContainerPlace, field_values, run_document
 from testbed.pods.container_probes import ContainerProbes, ProbeTarget
+from testbed.pods.hooks import Hooks
 from testbed.pods.listening import ListeningSockets, can_ask, open_ports
 from testbed.pods.log_runs import LogPart, LogRuns
 from testbed.pods.pod_config import Lookup, MissingConfig, no_configs, values_of
 from testbed.pods.pod_state import ContainerFacts, shell_exit_code
-from testbed.pods.prober import Asker, Failure
+from testbed.pods.prober import Failure
 from testbed.processes.supervise import RestartPolicy, Supervised
 from testbed.processes.warm_parent import ForkedProcess, WarmParent
 
@@ -36,8 +37,6 @@ SHIM = Path(__file__).with_name("container.py")
 SHIM_PARENT = Path(__file__).with_name("container_parent.py")
 DOES_NOTHING = ("/bin/true",)
 """The command of a stand-in for an init container."""
-AFTER_PRE_STOP_S = 2.0
-"""Time left for TERM if preStop has used up the grace period."""
 SETUP_TIMEOUT_S = 20.0
 """A container whose root does not exist by then has failed; a loaded machine needs 0.5 s."""
 END_TIMEOUT_S = 2.0
@@ -136,6 +135,7 @@ class PodContainer:
         self._out_of_memory = False
         self._hook_failure = ""
         """Why postStart of the last run failed."""
+        self._hooks = Hooks(container, report, self.exec_argv)
         self._missing = ""
         """The ConfigMap, Secret or key that its variables wait for."""
         self._tries_without_it = 0
@@ -156,7 +156,6 @@ class PodContainer:
         """Kills a run that does not end after its liveness probe has failed."""
         self._latest_end = math.inf
         """Monotonic time at which a stop kills what is left, whatever its own grace period."""
-        self._pre_stop_over = threading.Event()
         self._got_term = False
 
     @property
@@ -206,27 +205,17 @@ class PodContainer:
         timer.start()
 
     def _end_grace(self) -> None:
-        self._pre_stop_over.set()
+        self._hooks.cut_pre_stop()
         # Before TERM a killed container would be started again.
         if self._got_term:
             self._kill_processes()
-
-    def _pre_stop(self, handler: LifecycleHandler, place: ContainerPlace, grace_s: float) -> None:
-        try:
-            self._run_handler("preStop", handler, place, grace_s)
-        finally:
-            self._pre_stop_over.set()
 
     def stop(self, grace_s: float) -> None:
         """End every process of the container: preStop, TERM to the first one, KILL to all after the grace period."""
         place, self._place = self._place, None
         self._probes.stop()
-        pre_stop = self._container.lifecycle.pre_stop
-        if pre_stop is not None and place is not None and grace_s > 0 and self.pid is not None:
-            began = time.monotonic()
-            threading.Thread(target=self._pre_stop, args=(pre_stop, place, grace_s), daemon=True).start()
-            self._pre_stop_over.wait()
-            grace_s = max(AFTER_PRE_STOP_S, grace_s - (time.monotonic() - began))
+        if place is not None and self.pid is not None:
+            grace_s = self._hooks.run_pre_stop(place, grace_s)
         grace_s = max(0.0, min(grace_s, self._latest_end - time.monotonic()))
         if self._supervised is not None and self._supervised.state != "exited":
             # Killing the processes and not the shim lets the shim reap them and report the exit code.
@@ -250,20 +239,8 @@ class PodContainer:
         """Return whether it has succeeded and stays ended."""
         return self._supervised is not None and self._supervised.state == "exited" and self._exit_code == 0
 
-    def _run_handler(self, name: str, handler: LifecycleHandler, place: ContainerPlace, limit_s: float) -> Failure:
-        """Run the handler; return why it failed, with an event, or an empty text."""
-        if handler.sleep is not None:
-            time.sleep(min(handler.sleep.seconds, limit_s))
-            return ""
-        asker = Asker(self._container, handler.as_probe(limit_s), place.address, place.node_pid, self.exec_argv)
-        failure = asker.ask()
-        if failure:
-            self._report("Warning", f"Failed{name[0].upper()}{name[1:]}Hook", f"{name} of {self.name}: {failure}")
-        return failure
-
-    def _after_start(self, handler: LifecycleHandler, place: ContainerPlace) -> None:
-        failure = self._run_handler("postStart", handler, place, LONGEST_S)
-        if failure and self._place is place:
+    def _post_start_failed(self, place: ContainerPlace, failure: Failure) -> None:
+        if self._place is place:
             self._hook_failure = f"postStart: {failure}"
             self._end_run()
 
@@ -283,6 +260,7 @@ class PodContainer:
             pid=self.pid,
             listens=self._serves(pause_pid),
             probed=self._probes.decides or not self._probes.started,
+            in_post_start=self._hooks.in_post_start,
         )
 
     def _serves(self, pause_pid: int | None) -> bool:
@@ -421,9 +399,7 @@ class PodContainer:
             if not self._message and place is not None:
                 self._report("Normal", "Started", f"started container {self.name}")
                 self._probes.start(ProbeTarget(place.address, place.node_pid, self.exec_argv))
-                if (post_start := self._container.lifecycle.post_start) is not None:
-                    arguments = (post_start, place)
-                    threading.Thread(target=self._after_start, args=arguments, name=self.name, daemon=True).start()
+                self._hooks.start_post_start(place, self._on_change, partial(self._post_start_failed, place))
             return
         self._probes.stop()
         if self._last_resort is not None:

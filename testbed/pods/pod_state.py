@@ -34,6 +34,8 @@ class ContainerFacts:
     """Whether it serves: by its readiness probe, else whether the container's port, if any, is open."""
     probed: bool = False
     """Whether a readiness probe decides that."""
+    in_post_start: bool = False
+    """Whether its postStart handler has not ended."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +118,9 @@ def container_status(name: str, image: str, facts: ContainerFacts) -> ContainerS
     else:
         state, reason = "waiting", "ContainerCreating"
     message = facts.message
-    if state == "running" and not facts.listens:
+    if state == "running" and facts.in_post_start:
+        message = "is in its postStart handler"
+    elif state == "running" and not facts.listens:
         message = "is not ready by its readiness probe" if facts.probed else "does not listen on its port yet"
     return ContainerStatus(
         name=name,
@@ -124,7 +128,7 @@ def container_status(name: str, image: str, facts: ContainerFacts) -> ContainerS
         state=state,
         reason=reason,
         message=message,
-        ready=state == "running" and facts.listens,
+        ready=state == "running" and facts.listens and not facts.in_post_start,
         restarts=facts.restarts,
         exit_code=facts.exit_code,
         ended=ended,

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -202,3 +203,17 @@ def test_post_start_runs_in_the_container(node: PodNode) -> None:
     wait_until(lambda: execute(pod, "c", "test -e /tmp/begun").returncode == 0, "the handler has run")
     assert output(pod, "c", "hostname -f") == "web.all.default.svc.cluster.local\n"
     assert pod.status().restarts == 0
+
+
+def test_a_container_is_ready_once_its_post_start_is_over(node: PodNode) -> None:
+    script = "touch /tmp/begun; until test -e /tmp/may-end; do sleep 0.05; done"
+    hook = {"postStart": {"exec": {"command": ["sh", "-c", script]}}}
+    pod = node.pod("patient", shell("c", SLEEP, lifecycle=hook))
+    pod.start()
+    wait_until(lambda: pod.containers["c"].pid is not None, "it runs", 20)
+    wait_until(lambda: execute(pod, "c", "test -e /tmp/begun").returncode == 0, "the handler has begun")
+    for _ in range(20):
+        assert pod.status().why_not_ready == "c is in its postStart handler"
+        time.sleep(0.05)
+    assert execute(pod, "c", "touch /tmp/may-end").returncode == 0
+    wait_until(lambda: pod.status().ready, "it is ready")

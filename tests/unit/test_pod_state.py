@@ -1,4 +1,5 @@
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 
@@ -65,6 +66,12 @@ def test_a_pod_without_its_pause_process_is_not_ready_unless_it_is_over() -> Non
 def test_a_container_is_ready_when_it_runs_and_listens() -> None:
     ready, starting, crashed = statuses(RUNNING, STARTING, CRASHED)
     assert (ready.ready, starting.ready, crashed.ready) == (True, False, False)
+
+
+def test_a_container_is_not_ready_before_its_post_start_is_over() -> None:
+    found = statuses(replace(RUNNING, in_post_start=True))
+    assert not found[0].ready
+    assert why_not_ready(found, sandbox=True) == "c0 is in its postStart handler"
 
 
 def test_a_crashed_container_shows_its_exit_code_restarts_and_reason() -> None:
