@@ -61,12 +61,17 @@ def conflict(place: ApiPlace) -> Failure:
     return Failure(409, f'Operation cannot be fulfilled on {_called(place)} "{place.name}": {what}', place)
 
 
+def is_not_there(error: TestbedError) -> bool:
+    """Return whether the lab says that an object is missing."""
+    return bool(_NOT_THERE.match(str(error)))
+
+
 def from_lab(error: TestbedError, place: ApiPlace | None = None) -> Failure:
     """Return the failure for the lab's error."""
     if isinstance(error, InvalidInput) or error.exit_code == InvalidInput.exit_code:
         # kubectl prints the message of a BadRequest; of an Invalid it would print only the field.
         return Failure(400, str(error), place)
-    if _NOT_THERE.match(str(error)):
+    if is_not_there(error):
         return Failure(404, str(error), place)
     return Failure(500, str(error), place)
 

@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any
 
 from testbed.api.derived import ENDPOINT_SLICE, endpoint_slices
-from testbed.api.failure import from_lab
+from testbed.api.failure import from_lab, is_not_there
 from testbed.api.resources import ApiPlace, Resource
 from testbed.cluster.kinds import ENDPOINTS, Kind
 from testbed.control.answers.lab import ApplyAnswer
@@ -34,6 +34,13 @@ class RepeatedAnswer:
         return self._last[1]
 
 
+def named(objects: Sequence[Any], name: str, namespace: str | None) -> Any:  # noqa: ANN401 - parsed JSON
+    """Return the object of a name, or None."""
+    meant = (name, namespace)
+    found = (one for one in objects if (one["metadata"]["name"], one["metadata"].get("namespace")) == meant)
+    return next(found, None)
+
+
 class AsyncLab:
     """One running lab."""
 
@@ -53,6 +60,22 @@ class AsyncLab:
         if resource.kind is ENDPOINT_SLICE:
             return endpoint_slices(self._get(ENDPOINTS))
         return self._get(resource.kind)
+
+    def find(self, resource: Resource, name: str, namespace: str | None) -> Any:  # noqa: ANN401 - parsed JSON
+        """Return one object, or None if it is not there; blocks. Raises TestbedError."""
+        if "/" in name:
+            # No object's: our verbs would read NAMESPACE/NAME.
+            return None
+        if not resource.is_stored or resource.kind is ENDPOINT_SLICE:
+            return named(self.objects(resource), name, namespace)
+        kind = resource.kind.plural
+        try:
+            (one,) = ask(self.record, GET, (), ANSWER_LIMIT_S, kind=kind, name=name, namespace=namespace)
+        except TestbedError as error:
+            if is_not_there(error):
+                return None
+            raise
+        return one
 
     def _get(self, kind: Kind) -> Sequence[Any]:
         with LabConnection(self.record, ANSWER_LIMIT_S, self._answers[kind.plural]) as connection:

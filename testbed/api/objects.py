@@ -4,7 +4,6 @@ import asyncio
 import re
 from collections.abc import AsyncGenerator, Callable, Mapping
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any
 
 from testbed.api import patches, tables
@@ -67,7 +66,7 @@ class Objects:
     def __init__(self, lab: AsyncLab) -> None:
         self._lab = lab
         versions = Versions()
-        self._collections = {one: Collection(one, partial(lab.objects, one), versions) for one in RESOURCES}
+        self._collections = {one: Collection(one, lab, versions) for one in RESOURCES}
         self._changing = asyncio.Lock()
         """A compared version must still be the newest when the change is made."""
         self._deletions: set[asyncio.Task[None]] = set()
@@ -80,10 +79,10 @@ class Objects:
         return found
 
     async def _find(self, place: ApiPlace) -> Object | None:
-        meant = (place.name, place.namespace)
-        every, _ = await self._look(place)
-        found = (item for item in every if (item["metadata"]["name"], item["metadata"].get("namespace")) == meant)
-        return next(found, None)
+        try:
+            return await self._collections[place.resource].look_at(place.name or "", place.namespace)
+        except TestbedError as error:
+            raise from_lab(error, place) from error
 
     async def shown(self, place: ApiPlace, query: Query) -> Mapping[str, Any]:
         """Return one object, or columns of it. Raises Failure."""

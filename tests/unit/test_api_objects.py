@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from testbed.api.lab import AsyncLab
+from testbed.api.lab import AsyncLab, named
 from testbed.api.objects import Objects, Query
 from testbed.api.resources import BY_PLURAL, ApiPlace, Resource
 
@@ -17,6 +17,9 @@ class _Lab(AsyncLab):
 
     def objects(self, resource: Resource) -> Sequence[Any]:
         return [dict(one) for one in self.found]
+
+    def find(self, resource: Resource, name: str, namespace: str | None) -> Any:  # noqa: ANN401 - as in AsyncLab
+        return named(self.objects(resource), name, namespace)
 
 
 def _config_map(name: str, **labels: str) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from aiohttp.test_utils import TestClient, TestServer
 
-from testbed.api.lab import AsyncLab
+from testbed.api.lab import AsyncLab, named
 from testbed.api.resources import Resource
 from testbed.api.server import ApiServer
 from testbed.control.client import LabRecord, start_ticks
@@ -40,6 +40,9 @@ class _Lab(AsyncLab):
 
     def objects(self, resource: Resource) -> Sequence[Any]:
         return [WEB] if resource.kind.name == "Deployment" else []
+
+    def find(self, resource: Resource, name: str, namespace: str | None) -> Any:  # noqa: ANN401 - as in AsyncLab
+        return named(self.objects(resource), name, namespace)
 
     async def scale(self, place: object, replicas: int) -> None:
         self.replicas.append(replicas)
