@@ -86,8 +86,14 @@ class CappedLog:
         os.link(self._path, draft)
         os.replace(draft, before)
         descriptor = self._open(draft)
-        os.replace(draft, self._path)
+        try:
+            # Before the file has its name: who finds it there opens its times at once.
+            times = self._open(times_of(self._path, os.fstat(descriptor).st_ino))
+            os.replace(draft, self._path)
+        except OSError:
+            os.close(descriptor)
+            raise
         for old in (self._descriptor, self._times):
             os.close(old)
-        self._descriptor, self._size = descriptor, 0
-        self._times, self._times_size, self._last_time = self._open_times(), 0, 0
+        self._descriptor, self._times = descriptor, times
+        self._size = self._times_size = self._last_time = 0
