@@ -14,10 +14,11 @@ def wait_until(condition: Callable[[], T], *, timeout_s: float, what: str) -> T:
     """Return the condition's first true value; fail with `what` and the last value when it stays false too long."""
     deadline = time.monotonic() + timeout_s
     while True:
+        late = time.monotonic() > deadline
         value = condition()
         if value:
             return value
-        if time.monotonic() > deadline:
+        if late:
             pytest.fail(f"not within {timeout_s:g} s: {what} (last seen: {value!r})")
         time.sleep(POLL_S)
 

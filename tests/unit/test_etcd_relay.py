@@ -25,6 +25,13 @@ CLAIM = PrefixClaim(Claimant("mine", "here", "1f", "/run/testbed/mine"), "/x", i
 Attend = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 
+@pytest.fixture(autouse=True)
+def _patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is answered counts here, not how soon: each gate is a new interpreter."""
+    for module in ("testbed.control.existing_etcd", "testbed.lab.etcd_relay"):
+        monkeypatch.setattr(f"{module}.HEALTH_LIMIT_S", 8.0)
+
+
 async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     """Send one message back, and close."""
     writer.write(await reader.read(1000))

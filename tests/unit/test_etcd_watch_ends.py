@@ -19,6 +19,7 @@ from agent.etcd.streams import WatchStream
 from agent.etcd.values import EventBatch
 
 Answers = Callable[[], Iterator[object]]
+DEADLINE_S, SHORT_DEADLINE_S = 20.0, 0.5
 
 
 class Etcd(etcdrpc.WatchServicer):  # type: ignore[misc]  # etcd3 has no types
@@ -37,14 +38,14 @@ class Etcd(etcdrpc.WatchServicer):  # type: ignore[misc]  # etcd3 has no types
 
 
 @contextmanager
-def etcd_that(answers: Answers) -> Iterator[tuple[EtcdClient, Etcd]]:
+def etcd_that(answers: Answers, deadline_s: float = DEADLINE_S) -> Iterator[tuple[EtcdClient, Etcd]]:
     """Yield a server on loopback and a client of it."""
     threads = ThreadPoolExecutor(max_workers=4)
     server, service = grpc.server(threads), Etcd(answers)
     etcdrpc.add_WatchServicer_to_server(service, server)
     port = server.add_insecure_port("127.0.0.1:0")
     server.start()
-    client = EtcdClient([f"http://127.0.0.1:{port}"], deadline_s=0.5)
+    client = EtcdClient([f"http://127.0.0.1:{port}"], deadline_s=deadline_s)
     try:
         yield client, service
     finally:
@@ -59,7 +60,7 @@ def created(**more: object) -> object:
 
 def first_of(stream: WatchStream) -> object:
     """Return what comes after the confirmation."""
-    return stream.poll(2)
+    return stream.poll(DEADLINE_S)
 
 
 def test_a_stream_that_ends_silently_is_reported_at_every_call() -> None:
@@ -102,10 +103,10 @@ def test_a_silent_stream_is_given_up_after_the_deadline() -> None:
     silent = threading.Event()
 
     def nothing() -> Iterator[object]:
-        silent.wait(5)
+        silent.wait(30)
         return iter(())
 
-    with etcd_that(nothing) as (client, _):
+    with etcd_that(nothing, SHORT_DEADLINE_S) as (client, _):
         try:
             with pytest.raises(RegistryUnavailable, match=r"no watch within 0\.5 s"):
                 client.watch(b"a", b"b", 1)

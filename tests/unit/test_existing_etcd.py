@@ -18,7 +18,7 @@ from testbed.cluster.problems import SpecError
 from testbed.cluster.spec import Cluster, read_cluster
 from testbed.cluster.written_out import written_out
 from testbed.control.existing_etcd import ExistingEtcd
-from testbed.host.etcd_gate import NUMBER, REQUEST
+from testbed.host.etcd_gate import CONNECT_LIMIT_S, NUMBER, REQUEST
 from testbed.host.gate import open_gate
 
 NODES = "nodes: [node1]\n"
@@ -262,7 +262,7 @@ def test_the_gate_ends_with_the_lab_even_while_it_connects() -> None:
             lab.send(REQUEST.pack(number, 0))
         data = lab.recv(100)
         assert data[NUMBER.size :].decode()
-    assert process.wait(2) == 0
+    assert process.wait(CONNECT_LIMIT_S - 1) == 0
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root has rights to give up")
