@@ -7,10 +7,11 @@ from testbed.cluster.spec import Cluster, read_cluster
 from testbed.control.client import RUN_ROOT, LabRecord
 from testbed.control.options import LabOptions
 from testbed.errors import TestbedError
+from testbed.host.interruption import Interruption
 from testbed.host.lab_directories import starting
 from testbed.host.launch import Launched
 from testbed.host.removal import remove_leftovers
-from testbed.host.up import check_environment, end_as_interrupted, launch_cluster
+from testbed.host.up import check_environment, launch_cluster
 
 CLUSTER = """\
 apiVersion: testbed/v1
@@ -60,5 +61,5 @@ def launch_own(name: str, cluster: Cluster) -> Launched:
     with starting(RUN_ROOT, name):
         remove_leftovers()
         check_environment(cluster, RUN_ROOT)
-        end_as_interrupted()
+        Interruption()
         return launch_cluster(RUN_ROOT, cluster, LabOptions(name=name, cluster_file="bench"))

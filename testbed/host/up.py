@@ -2,11 +2,9 @@
 
 import contextlib
 import os
-import signal
 from dataclasses import replace
 from pathlib import Path
-from types import FrameType
-from typing import Any, NoReturn
+from typing import Any
 
 from agent.errors import InvalidConfig
 from testbed.cluster import capacity
@@ -29,6 +27,7 @@ from testbed.errors import InvalidInput, TestbedError, WrongEnvironment
 from testbed.host import bridge_netfilter, doctor, limits, rootless
 from testbed.host.converge import converge
 from testbed.host.existing_etcd import open_existing
+from testbed.host.interruption import Interruption
 from testbed.host.lab_directories import prepare, starting
 from testbed.host.launch import LabEnded, Launched, launch
 from testbed.host.named_programs import unusable_programs
@@ -43,7 +42,6 @@ from testbed.spelling import listed
 FOR_KUBECTL = "export KUBECONFIG=$(kubeconfig)"
 PODS_PER_NODE = 2
 """The default of a generated cluster."""
-ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def bring_up(options: LabOptions) -> LabRecord | None:
@@ -51,7 +49,7 @@ def bring_up(options: LabOptions) -> LabRecord | None:
 
     Raises TestbedError, with nothing left unless it says so.
     """
-    end_as_interrupted()
+    interruption = Interruption()
     written, options = _read(options)
     cluster = _with_backend(written, options.backend)
     root = _root_of_labs(options)
@@ -68,7 +66,14 @@ def bring_up(options: LabOptions) -> LabRecord | None:
         check_environment(cluster, root, without_root=options.rootless, datapath=options.datapath)
         existing, unanswered = open_existing(cluster, options.name, root / options.name)
         render.warnings([*cluster.warnings, *unanswered])
-        return _follow(launch_cluster(root, cluster, options, existing), cluster, options)
+        # Until it is followed, nobody would undo a lab that begins.
+        interruption.hold()
+        try:
+            launched = launch_cluster(root, cluster, options, existing)
+        except BaseException:
+            interruption.release()
+            raise
+        return _follow(launched, cluster, options, interruption)
 
 
 def _read(options: LabOptions) -> tuple[Cluster, LabOptions]:
@@ -206,26 +211,11 @@ def launch_cluster(root: Path, cluster: Cluster, options: LabOptions, existing: 
     return launch(options.name, rundir, existing)
 
 
-def end_as_interrupted() -> None:
-    """Make SIGTERM and SIGHUP end this program as Ctrl-C does; signals that were ignored, as by nohup, stay ignored.
-
-    Cleanup runs once: the next signal does not interrupt it.
-    """
-
-    def interrupt(_number: int, _frame: FrameType | None) -> NoReturn:
-        for number in ENDING:
-            signal.signal(number, signal.SIG_IGN)
-        raise KeyboardInterrupt
-
-    for number in ENDING:
-        if signal.getsignal(number) is not signal.SIG_IGN:
-            signal.signal(number, interrupt)
-
-
-def _follow(launched: Launched, cluster: Cluster, options: LabOptions) -> LabRecord:
+def _follow(launched: Launched, cluster: Cluster, options: LabOptions, interruption: Interruption) -> LabRecord:
     """Follow the lab's start; whatever ends this before the lab is kept ends the lab."""
     kills = out_of_memory_kills()
     try:
+        interruption.release()
         _await_ready(launched, cluster, options)
     except BaseException as error:
         if not launched.kept:
