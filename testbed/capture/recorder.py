@@ -95,11 +95,13 @@ class Recorder:
             poll.register(descriptor, select.POLLIN)
         ended = False
         while not ended and not self._is_over():
+            # Before the sockets are read: what one of them received since then may be earlier than another's.
+            settled_ns = time.time_ns() - SETTLE_NS
             ready = {descriptor for descriptor, _ in poll.poll(IDLE_MS)}
             ended = until_readable in ready
             for descriptor in ready & self._sockets.keys():
                 self._take(*self._sockets[descriptor])
-            self._write_settled(time.time_ns() - SETTLE_NS)
+            self._write_settled(settled_ns)
             if len(self._buffer) > FLUSH_BYTES or not ready:
                 self._flush()
         for listening, opened in self._sockets.values():

@@ -26,8 +26,9 @@ class Events:
 
     def note(self, kind: str, subject: str, reason: str, message: str) -> None:
         """Record an event; `kind` is Normal or Warning."""
-        event = EventLine(at=now(), type=kind, object=subject, reason=reason, message=message)
         with self._lock, contextlib.suppress(OSError):
+            # The time is taken inside: of two events at once, the first one kept is not the later one.
+            event = EventLine(at=now(), type=kind, object=subject, reason=reason, message=message)
             self._kept.append(event)
             # A file that cannot be written stops nothing: `events` has the record.
             json_lines.append(self._file, event, plain)

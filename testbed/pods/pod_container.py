@@ -232,7 +232,7 @@ class PodContainer:
 
     def log_before(self) -> LogPart | None:
         """Return the previous run's output; while a container waits for its next run, the last one's."""
-        return self._runs.before(is_over=self._supervised is not None and self._supervised.state == "backoff")
+        return self._runs.before()
 
     @property
     def succeeded(self) -> bool:
@@ -408,6 +408,8 @@ class PodContainer:
         self._pid = None
         self._exit_code = shell_exit_code(supervised.exit_code)
         self._end_leftovers()
+        if supervised.state == "backoff":
+            self._runs.end()
         if self._missing:
             return
         self._note_memory()
