@@ -1,5 +1,6 @@
 """What the host sees of a lab, its processes and namespaces, and what of the host itself must stay the same."""
 
+import contextlib
 import os
 import subprocess
 import time
@@ -100,7 +101,7 @@ def network_state() -> dict[str, str]:
         "addresses": ["ip", "-o", "address"],
         "routes": ["ip", "route", "show", "table", "all"],
         "policy": ["ip", "rule"],
-        "nft": ["nft", "list", "ruleset"],
+        "nft": ["nft", "--stateless", "list", "ruleset"],
     }
     return {
         name: subprocess.run(words, capture_output=True, text=True, check=True).stdout
@@ -134,11 +135,15 @@ def files() -> dict[str, tuple[int, ...]]:
     found: dict[str, tuple[int, ...]] = {}
     for top in WATCHED_DIRECTORIES:
         for path in _walk(top, WATCHED_DEPTH):
-            status = os.lstat(path)
+            try:
+                status = os.lstat(path)
+            except FileNotFoundError:  # somebody's temporary file
+                continue
             found[path] = (status.st_mode, status.st_uid, status.st_gid, status.st_size, status.st_ctime_ns)
     for pattern in LEAVINGS:
         for left in Path("/tmp").glob(pattern):
-            found[str(left)] = (left.lstat().st_ino,)
+            with contextlib.suppress(FileNotFoundError):
+                found[str(left)] = (left.lstat().st_ino,)
     return found
 
 

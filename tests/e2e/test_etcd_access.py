@@ -20,7 +20,7 @@ def etcdctl(lab: LabHandle, *words: str, user: str | None = "agent-node1", node:
     secure = ["ETCDCTL_CACERT=/run/tls/ca.pem", f"ETCDCTL_ENDPOINTS={ENDPOINT}", "ETCDCTL_API=3"]
     if user is not None:
         secure += [f"ETCDCTL_CERT=/run/tls/{user}.pem", f"ETCDCTL_KEY=/run/tls/{user}.key"]
-    return lab.exec(node, "env", *secure, "etcdctl", "--dial-timeout=1s", "--command-timeout=2s", *words)
+    return lab.exec(node, "env", *secure, "etcdctl", "--dial-timeout=5s", "--command-timeout=5s", *words)
 
 
 def test_an_agent_reads_the_config_and_writes_leases(lab: LabHandle) -> None:

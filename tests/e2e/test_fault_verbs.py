@@ -142,7 +142,7 @@ def test_a_pod_that_crashed_before_the_fault_is_not_waited_for(two_nodes: Lab, l
     spec = {"nodeName": "node1", "containers": [{"name": "main", "image": "shell", "command": ["false"]}]}
     two_nodes.must("apply", "-f", "-", stdin=json.dumps({**pod, "spec": spec}))
     try:
-        lab.wait_until(lambda: lab.pods["crashes"].restarts > 0, 20)
+        lab.wait_until(lambda: "crashes" in lab.pods and lab.pods["crashes"].restarts > 0, 20)
         with lab.fault("agent stop node1"):
             pass
         assert lab.agent("node1").state()["ready"]

@@ -195,15 +195,25 @@ def test_every_line_of_the_page_behaves_as_against_a_cluster(new_lab: NewLab) ->
         _try_every_line(Kubectl(Lab(handle.name)))
 
 
+SOON_S = 10.0
+EVENTUALLY = {"kubectl exec shell1 -- curl -s -m 5 http://web/"}
+"""A name follows its Service a moment later."""
+
+
 def _try_every_line(kubectl: Kubectl) -> None:
     lines = [line for shown, _ in _lines("What works") for line in (shown, *ALSO.get(shown, ()))]
     assert len(lines) >= 60
     failed = []
     for line in lines:
-        # As the page has them, without a shell: patches are one word.
-        found = kubectl.run(*line.split(" ")[1:])
         shape = SHAPES.get(line, "")
-        if found.returncode or not re.search(shape, found.stdout, re.DOTALL if "\n(" not in shape else 0):
+        until = time.monotonic() + (SOON_S if line in EVENTUALLY else 0)
+        while True:
+            # As the page has them, without a shell: patches are one word.
+            found = kubectl.run(*line.split(" ")[1:])
+            is_right = not found.returncode and re.search(shape, found.stdout, re.DOTALL if "\n(" not in shape else 0)
+            if is_right or time.monotonic() >= until:
+                break
+        if not is_right:
             failed.append(f"{line}: exit {found.returncode}\n{found.stdout[-600:]}{found.stderr[-600:]}")
     assert not failed, f"{len(failed)} of {len(lines)} lines:\n" + "\n".join(failed)
 
@@ -338,16 +348,22 @@ def test_lines_of_a_log_have_times_and_are_chosen_by_them(lab: Lab, kubectl: Kub
     kubectl.must("wait", "--for=condition=Ready", "pod/ticker", "--timeout=60s")
     wait_until(lambda: "tick 6 " in kubectl.must("logs", "ticker"), timeout_s=30, what="the ticker ticks")
     stamped = kubectl.must("logs", "ticker", "--timestamps")
-    for line in stamped.splitlines():
-        written_at, said_at = datetime.fromisoformat(line.split()[0]).timestamp(), float(line.split()[3])
-        assert 0 <= written_at - said_at < 1, line
+    delays = sorted(
+        datetime.fromisoformat(line.split()[0]).timestamp() - float(line.split()[3]) for line in stamped.splitlines()
+    )
+    assert delays[0] >= 0
+    assert delays[len(delays) // 2] < 1
     third = stamped.splitlines()[3].split()[0]
     later = kubectl.must("logs", "ticker", f"--since-time={third}", "--timestamps")
     # kubectl sends whole seconds.
     second = third.partition(".")[0]
     assert later.startswith(next(line for line in stamped.splitlines() if line.startswith(second)))
     assert lab.must("logs", "ticker", "--timestamps").startswith(stamped)
-    assert 1 <= lab.must("logs", "ticker", "--since", "2s").count("tick") <= 4
+    asked_at = time.time()
+    recent = [float(line.split()[2]) for line in lab.must("logs", "ticker", "--since", "2s").splitlines()]
+    # What is written while the lab answers belongs to it too; the first ticks are older than 3 s.
+    assert recent
+    assert min(recent) > asked_at - 2.5
     # As k9s and stern ask.
     with kubectl.running("logs", "-f", "ticker", "--timestamps", "--since=48h", "--tail=1") as following:
         read_until(following.stdout, r"(\S+Z tick \d+ \S+\n){3}")
@@ -400,7 +416,7 @@ def test_an_eviction_has_the_grace_period_of_its_request(kubectl: Kubectl) -> No
     )
     kubectl.must("wait", "--for=condition=Ready", "pod/stubborn", "--timeout=60s")
     body = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": "stubborn"}}
-    body["deleteOptions"] = {"gracePeriodSeconds": 16}
+    body["deleteOptions"] = {"gracePeriodSeconds": 20}
     path = "/api/v1/namespaces/default/pods/stubborn/eviction"
     assert _ask(kubectl, path, kubectl.token, "POST", json.dumps(body).encode()) == 201
 
@@ -408,8 +424,8 @@ def test_an_eviction_has_the_grace_period_of_its_request(kubectl: Kubectl) -> No
         return kubectl.run("get", "pod", "stubborn").returncode == 0
 
     # The default of a lab, 10 s, would have ended it.
-    constantly(is_there, for_s=13, what="the pod may go on")
-    wait_until(lambda: not is_there(), timeout_s=20, what="the pod has ended after its grace period")
+    constantly(is_there, for_s=12, what="the pod may go on")
+    wait_until(lambda: not is_there(), timeout_s=30, what="the pod has ended after its grace period")
 
 
 STUBBORN = """\

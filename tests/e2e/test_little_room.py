@@ -2,11 +2,13 @@
 
 import subprocess
 from collections.abc import Iterator
+from functools import partial
 
 import pytest
 
 from tests.e2e.command import Answer, run_verb
 from tests.e2e.lab import fresh_name
+from tests.waiting import wait_until
 
 ROOM_MB, CYCLES = 64, 100
 CHATTY = """\
@@ -46,6 +48,10 @@ class SmallRun:
         answer = self.testbed(*words, stdin=stdin)
         assert answer.code == 0, answer
         return answer.out
+
+    def last_line_of(self, pod: str) -> str:
+        """Return the last line of a pod's log; empty if it has none so far."""
+        return self.testbed("logs", pod, "--tail", "1").out
 
     def run(self, *command: str) -> str:
         """Return a command that has to succeed; its output."""
@@ -101,7 +107,7 @@ def test_a_pod_that_writes_as_much_as_it_can_leaves_the_rest_of_the_machine_its_
     for name in names:
         # Its log of 10 MB would be full twice by now.
         small_run.must("exec", "shell1", "--", "sh", "-c", "head -c 100M /dev/zero > /dev/shm/x; rm /dev/shm/x")
-        assert small_run.must("logs", name, "--tail", "1")
+        wait_until(partial(small_run.last_line_of, name), timeout_s=30, what=f"{name} writes")
     assert small_run.used_kb() < (ROOM_MB // 2 + 4) * 1024
     small_run.must("exec", "node1", "--", "sh", "-c", "head -c 100M /dev/zero > /run/x; true")
     assert small_run.used_kb() < (ROOM_MB // 2 + 4) * 1024

@@ -62,7 +62,7 @@ def address_of(lab: Lab) -> str:
 
 
 def answer(lab: Lab, where: str, address: str) -> str:
-    return lab.testbed("exec", where, "--", "curl", "-s", "-m", "2", f"http://{address}/").out
+    return lab.testbed("exec", where, "--", "curl", "-s", "-m", "5", f"http://{address}/").out
 
 
 def test_gateway_nodes_and_pods_reach_it(lab: Lab) -> None:

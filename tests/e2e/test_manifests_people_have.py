@@ -34,7 +34,7 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
 @pytest.mark.parametrize("prefix", ["", "pod/"])
 def test_logs_are_the_pod_s(lab: Lab, pod: str, prefix: str) -> None:
     lab.run(pod, "sh", "-c", f"echo said by {pod} > /proc/1/fd/1")
-    assert f"said by {pod}" in lab.must("logs", f"{prefix}{pod}")
+    wait_until(lambda: f"said by {pod}" in lab.must("logs", f"{prefix}{pod}"), timeout_s=10, what="the line is logged")
 
 
 @pytest.mark.parametrize(("source", "destination"), [("lab", "all"), ("all", "lab"), ("dns", "lab"), ("lab", "lab")])
@@ -90,7 +90,7 @@ def test_what_get_prints_as_yaml_can_be_applied_elsewhere_with_odd_values(lab: L
     env = ", ".join(f'{{name: V{number}, value: "{value}"}}' for number, value in enumerate(values))
     containers = f"[{{name: c, image: shell, env: [{env}]}}]"
     pod = f"{{apiVersion: v1, kind: Pod, metadata: {{name: odd}}, spec: {{containers: {containers}}}}}"
-    assert lab.testbed("apply", "-f", "-", stdin=pod).code == 0
+    assert lab.testbed("apply", "-f", "-", "--wait", stdin=pod).code == 0
     try:
         text = lab.must("get", "pod/odd", "-o", "yaml")
         (document,), problems = read_documents(text.encode(), "f")

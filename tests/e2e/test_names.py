@@ -68,7 +68,7 @@ def apply_at_once(lab: Lab, *objects: dict[str, object]) -> None:
 
 def answers(lab: Lab, asker: str, *questions: str) -> list[list[str]]:
     """Return what each question («NAME TYPE», or «-x ADDRESS») is answered with, sorted."""
-    script = "; ".join(f"kdig @{DNS} +short +timeout=2 +retry=0 {one}; echo --" for one in questions)
+    script = "; ".join(f"kdig @{DNS} +short +timeout=5 +retry=0 {one}; echo --" for one in questions)
     said = lab.run(asker, "sh", "-c", script).split("--\n")[:-1]
     return [sorted(part.split("\n")[:-1]) for part in said]
 
@@ -141,7 +141,7 @@ def test_unknown_names_do_not_exist_inside_nor_outside(lab: Lab) -> None:
 def test_a_misspelt_name_is_not_known_at_once(lab: Lab, name: str) -> None:
     """Not a temporary failure, which is what the C library makes of REFUSED by the last step of the search."""
     script = f"import socket, time; before = time.monotonic()\ntry: socket.getaddrinfo({name!r}, 80)\n"
-    script += "except OSError as error: print(error.strerror, time.monotonic() - before < 1)"
+    script += "except OSError as error: print(error.strerror, time.monotonic() - before < 4)"
     assert lab.run("client1", "python3", "-c", script).strip() == "Name or service not known True"
 
 

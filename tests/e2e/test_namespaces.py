@@ -277,12 +277,14 @@ def test_pictures_checks_and_faults_know_both(lab: Lab) -> None:
     checked = lab.testbed("check")
     assert checked.code == 0, str(checked)
     before = address(lab, "client", "shop")
+    pause = lab.handle.describe("pods", "bank/client")["Pause process"]
     lab.must("fault", "pod", "kill", "bank/client")
-    wait_until(
-        lambda: [pod for pod in lab.handle.status()["pods"] if pod["name"] == "bank/client" and pod["ready"]],
-        timeout_s=20,
-        what="the pod whose sandbox was killed is ready again",
-    )
+
+    def is_back() -> bool:
+        pod = lab.handle.describe("pods", "bank/client")
+        return bool(pod["Ready"]) and pod["Pause process"] != pause
+
+    wait_until(is_back, timeout_s=20, what="the pod whose sandbox was killed is ready again")
     assert address(lab, "client", "shop") == before
 
 
@@ -345,6 +347,7 @@ def test_scale_and_delete_change_one_namespace_and_not_the_other(lab: Lab) -> No
         "deployment/shop/api scaled from 2 to 3"
     )
     lab.must("scale", "deployment", "api", "-n", "shop", "--replicas", "2", "--wait")
+    wait_until(lambda: len(names(lab, "pods", "-n", "shop")) == 4, timeout_s=20, what="the third pod is gone")
     assert {pod: address(lab, pod, "bank") for pod in names(lab, "pods", "-n", "bank")} == before
 
 
@@ -354,12 +357,13 @@ def test_deleting_a_namespace_removes_everything_in_it_and_nothing_else(lab: Lab
     applied = lab.testbed("apply", "-f", "-", "--wait", stdin=third)
     assert applied.code == 0, str(applied)
     assert len(items(lab, "pods", "-n", "third")) == 4
-    assert lab.must("exec", "-n", "shop", "client", "--", "curl", "-sS", "http://web.third/name") == "third\n"
-    with lab.running("delete", "ns", "third", "--grace-period", "4") as deletion:
-        wait_until(lambda: phase(lab, "third") == "Terminating", timeout_s=3, what="the namespace is being deleted")
+    asked = ("exec", "-n", "shop", "client", "--", "curl", "-sS", "-m5", "http://web.third/name")
+    wait_until(lambda: lab.testbed(*asked).out == "third\n", timeout_s=10, what="the new namespace's service answers")
+    with lab.running("delete", "ns", "third", "--grace-period", "8") as deletion:
+        wait_until(lambda: phase(lab, "third") == "Terminating", timeout_s=20, what="the namespace is being deleted")
         refused = lab.testbed("apply", "-f", "-", stdin=json.dumps(POLICY))
         assert (refused.code, "this namespace is being deleted (got third;" in refused.err) == (2, True), str(refused)
-        assert deletion.wait(30) == 0
+        assert deletion.wait(60) == 0
     # Everything that can be applied, of whatever kind.
     assert namespaces(lab) == ["default", "kube-system", *BOTH]
     inside = [kind.plural for kind in MANIFESTS.values() if kind.namespaced]

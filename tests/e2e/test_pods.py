@@ -108,8 +108,8 @@ def test_killing_pause_ends_the_pod_cleanly_and_it_comes_back_with_its_address(o
     own_lab.kill_9(pause)
 
     def is_back() -> bool:
-        pod = own_lab.pod("echo2")
-        return bool(pod["ready"]) and own_lab.json("describe", "pod", "echo2")["Pause process"] != pause
+        pod = own_lab.json("describe", "pod", "echo2")
+        return bool(pod["Ready"]) and pod["Pause process"] != pause
 
     wait_until(is_back, timeout_s=15, what="the pod is back with a new pause process")
     assert own_lab.exec("node1", "kill", "-0", str(former)).code != 0, "the old container's process lives on"

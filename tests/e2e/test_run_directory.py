@@ -387,7 +387,9 @@ def test_of_two_simultaneous_up_one_brings_the_lab_up_and_the_other_reports_that
     ]
     said = [process.communicate(timeout=110) for process in started]
     codes = sorted(process.returncode for process in started)
-    assert codes == [0, 1, 1], said
+    # One that begins only when the lab is ready shows it.
+    assert codes in ([0, 1, 1], [0, 0, 1], [0, 0, 0]), said
+    assert sum("is ready after" in shown for shown, _ in said) == 1, said
     for (_, complaint), process in zip(said, started, strict=True):
         if process.returncode:
             assert complaint.startswith(f"error: lab {no_lab.name}: another `up` is starting it"), complaint

@@ -47,7 +47,7 @@ def lab() -> Iterator[Lab]:
 
 def http(lab: Lab, source: str, url: str, tries: int = 1) -> list[str]:
     """Return what each of several requests was answered; `error N` with curl's exit code where it was not."""
-    ask = f"curl -s -m2 http://{url} || echo error $?"
+    ask = f"curl -s -m4 http://{url} || echo error $?"
     return lab.run(source, "sh", "-c", f"for i in $(seq {tries}); do {ask}; done").split("\n")[:-1]
 
 
@@ -209,7 +209,7 @@ def test_rejected_when_no_endpoints(source: str, lab: Lab) -> None:
             source, "sh", "-c", f"curl -s -m5 -o /dev/null -w '%{{time_total}}' http://{target}/; echo \" $?\""
         ).split()[::-1]
         assert code == "7", target
-        assert float(seconds) < 1.0, target
+        assert float(seconds) < 3.0, target
 
 
 CONNECT_TO_ALL = """

@@ -209,8 +209,7 @@ spec:
     assert every[0] == "[pod/several/first] prepared"
     assert every[-1] == "[pod/several/stays] stays"
     assert lab.must("logs", "several", "-c", "first") == "prepared\n"
-    before = lab.must("logs", "several", "-p").splitlines()
-    assert [line.split()[0] for line in before] == ["began", "cannot"]
+    assert [line.split()[0] for line in lab.must("logs", "several", "-p").splitlines()] == ["began", "cannot"]
     refused = lab.testbed("logs", "-p", "several", "-c", "stays")
     assert refused.code == 1
     assert "no previous run is kept of stays (want: logs several, without --previous)" in refused.err

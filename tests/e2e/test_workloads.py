@@ -230,7 +230,7 @@ def test_every_pair_of_pods_answers_beside_scaling_and_rolling_changes(lab: Lab)
 def test_apply_wait_tells_what_is_missing(lab: Lab) -> None:
     never = {"exec": {"command": ["false"]}}
     stream = json.dumps(deployment("never", 1, readinessProbe=never))
-    answer = lab.testbed("apply", "-f", "-", "--wait", "--timeout", "1", stdin=stream)
+    answer = lab.testbed("apply", "-f", "-", "--wait", "--timeout", "4", stdin=stream)
     assert answer.code == 1
     assert "deployment/never: 0 of 1 pods are ready" in answer.err
     assert "is not ready by its readiness probe" in answer.err
@@ -338,9 +338,9 @@ def test_no_process_of_the_host_holds_a_socket_of_the_lab_during_a_forward(lab: 
             # Our own tables show every socket of this namespace; the client's are the listener and nothing else.
             inodes = {line.split()[9] for line in Path("/proc/net/tcp").read_text().splitlines()[1:]}
             held = {
-                os.readlink(link).removeprefix("socket:[").removesuffix("]")
-                for link in Path(f"/proc/{verb.pid}/fd").iterdir()
-                if os.readlink(link).startswith("socket:[")
+                target.removeprefix("socket:[").removesuffix("]")
+                for target in links_of(verb.pid)
+                if target.startswith("socket:[")
             }
             of_unix = {line.split()[6] for line in Path("/proc/net/unix").read_text().splitlines()[1:]}
             assert held <= inodes | of_unix
@@ -424,11 +424,30 @@ def test_a_pod_has_its_config_map_and_its_secret_and_no_value_of_the_secret_is_s
     assert "7 bytes" in lab.must("describe", "secret", "keys")
     write_bundle(lab.handle, tmp_path / "bundle", title="secrets")
     shown = [path.read_bytes() for path in (tmp_path / "bundle").rglob("*") if path.is_file()]
-    shown += [path.read_bytes() for path in lab.handle.record.rundir.rglob("*") if path.is_file()]
+    shown += contents_below(lab.handle.record.rundir)
     shown += [lab.must("describe", "secret", "keys").encode(), *command_lines()]
     assert not any(value.encode() in one for one in shown for value in (secret, encoded))
     for thing in ("configmap/web", "secret/keys", "pod/using"):
         assert lab.must("delete", thing) == f"{thing} deleted\n"
+
+
+def links_of(pid: int) -> list[str]:
+    """Return what each descriptor of a process is, of those that are not closed meanwhile."""
+    found = []
+    for link in Path(f"/proc/{pid}/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):
+            found.append(os.readlink(link))
+    return found
+
+
+def contents_below(directory: Path) -> list[bytes]:
+    """Return every file that does not go meanwhile."""
+    found = []
+    for path in directory.rglob("*"):
+        with contextlib.suppress(FileNotFoundError):
+            if path.is_file():
+                found.append(path.read_bytes())
+    return found
 
 
 def command_lines() -> list[bytes]:

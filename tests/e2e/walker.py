@@ -89,7 +89,7 @@ def _make_labs_that_do_not_answer() -> None:
     (RUN_ROOT / "a-file").write_text("")
     (RUN_ROOT / "a-link").symlink_to(RUN_ROOT / LAB)
     first = json.loads((RUN_ROOT / "stopped" / "lab.json").read_text())["pid"]
-    (supervisor,) = Path(f"/proc/{first}/task/{first}/children").read_text().split()
+    supervisor, *_ = Path(f"/proc/{first}/task/{first}/children").read_text().split()
     os.kill(int(supervisor), signal.SIGSTOP)
 
 
@@ -109,9 +109,12 @@ def _work(mine: Sequence[tuple[int, Case]], results: Path) -> NoReturn:
 def _run(case: Case) -> Result:
     pipes = {name: os.pipe() for name in ("out", "err", "crash")}
     started = time.monotonic()
+    # A signal waits until the program begins.
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
     pid = os.fork()
     if pid == 0:
         _become(case, {name: write for name, (_, write) in pipes.items()})
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
     for _, write in pipes.values():
         os.close(write)
     reads = {read: name for name, (read, _) in pipes.items()}
@@ -177,6 +180,10 @@ def _testbed() -> int:
         # As at its start: it was imported before.
         program = sys.modules["testbed.__main__"]
         program._open_standard_streams()
+        try:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
+        except KeyboardInterrupt:
+            return 130
         program.main()
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else 0

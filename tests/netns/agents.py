@@ -41,9 +41,11 @@ def run(
 def wait_until(holds: Callable[[], T], timeout_s: float, what: str, last_seen: Callable[[], object] = str) -> T:
     """Poll until `holds` is true and return its value; else fail with `what` and what was last seen."""
     deadline = time.monotonic() + timeout_s
+    late = False
     while not (value := holds()):
-        if time.monotonic() > deadline:
+        if late:
             raise AssertionError(f"not within {timeout_s} s: {what}\nlast seen: {last_seen()}")
+        late = time.monotonic() > deadline
         time.sleep(0.05)
     return value
 
@@ -79,7 +81,7 @@ class Agent:
     def get(self, path: str) -> tuple[int, str]:
         """Return status and body of the agent's own HTTP server; status 0 when it does not answer."""
         url = f"http://127.0.0.1:{self.health_port}{path}"
-        reply = run("ip", "netns", "exec", self.netns, "curl", "-s", "-m2", "-w", "\n%{http_code}", url, check=False)
+        reply = run("ip", "netns", "exec", self.netns, "curl", "-s", "-m8", "-w", "\n%{http_code}", url, check=False)
         body, _, status = reply.stdout.rpartition("\n")
         return int(status or 0), body
 
@@ -153,6 +155,8 @@ class Underlay:
                     f"--listen-peer-urls={url}:2380",
                     f"--initial-advertise-peer-urls={url}:2380",
                     f"--initial-cluster=e={url}:2380",
+                    # The disk may be busy; what a killed etcd wrote is in the kernel's cache.
+                    "--unsafe-no-fsync",
                     *flags,
                 ],
                 stdout=log,
@@ -180,7 +184,8 @@ class Underlay:
 
     def etcdctl(self, *words: str, check: bool = True, stdin: str | None = None) -> subprocess.CompletedProcess[str]:
         command = ["ip", "netns", "exec", self.etcd_netns, "env", "ETCDCTL_API=3", "etcdctl", f"--endpoints={ENDPOINT}"]
-        return run(*command, "--command-timeout=2s", *words, check=check, stdin=stdin)
+        limit = "10s" if check else "2s"
+        return run(*command, f"--dial-timeout={limit}", f"--command-timeout={limit}", *words, check=check, stdin=stdin)
 
     def write_config(self, config: str = NETWORK) -> None:
         self.etcdctl("put", "/coreos.com/network/config", config)

@@ -1,5 +1,6 @@
 """A real etcd on loopback: free ports, a data directory of its own, and what an operator can do to it."""
 
+import contextlib
 import json
 import os
 import signal
@@ -37,12 +38,18 @@ def jwt_option(directory: Path, life: str) -> str:
     return f"--auth-token=jwt,pub-key={public},priv-key={key},sign-method=RS256,ttl={life}"
 
 
+def free_ports(count: int) -> list[int]:
+    """Return so many different TCP ports of 127.0.0.1 that are free now."""
+    with contextlib.ExitStack() as undo:
+        probes = [undo.enter_context(socket.socket()) for _ in range(count)]
+        for probe in probes:
+            probe.bind(("127.0.0.1", 0))
+        return [probe.getsockname()[1] for probe in probes]
+
+
 def free_port() -> int:
-    """Return a TCP port of 127.0.0.1 that is free now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """Return one such port."""
+    return free_ports(1)[0]
 
 
 class EtcdServer:
@@ -54,7 +61,7 @@ class EtcdServer:
         self._program = program
         self._tls = list(tls)
         self._scheme = "https" if tls else "http"
-        self._port, self._peer_port = free_port(), free_port()
+        self._port, self._peer_port = free_ports(2)
         self._process: subprocess.Popen[bytes] | None = None
         self.etcdctl_flags: list[str] = []
         self.flags: list[str] = []

@@ -41,9 +41,11 @@ DEFAULT_CAPABILITIES = 0x00000000A80425FB
 def wait_until(condition: Callable[[], bool], what: str, timeout_s: float = 10.0) -> None:
     """Wait for a condition; fails the test with `what` when it does not come true in time."""
     deadline = time.monotonic() + timeout_s
+    late = False
     while not condition():
-        if time.monotonic() > deadline:
+        if late:
             pytest.fail(f"not within {timeout_s:g} s: {what}")
+        late = time.monotonic() > deadline
         time.sleep(0.01)
 
 

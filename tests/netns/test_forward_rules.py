@@ -307,7 +307,7 @@ def test_a_chain_that_takes_no_rules_is_a_warning(node: Node) -> None:
         " { type filter hook forward priority filter; policy drop; }\n"
     )
     owner.stdin.flush()
-    wait_until(lambda: "FORWARD" in node.run("nft list ruleset"), timeout_s=5, what="the owner has its table")
+    wait_until(lambda: "FORWARD" in node.run("nft list ruleset"), timeout_s=20, what="the owner has its table")
     report = node.converge()
     assert report.opened == ()
     (warning,) = report.warnings

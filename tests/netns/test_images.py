@@ -82,17 +82,23 @@ def start(tmp_path: Path) -> Iterator[Start]:
         yield run
 
 
+LONGEST_END_S = 15.0
+"""A machine may pause; without a TERM that is heeded it is 30 s."""
+
+
 def stops_at_once(running: RunningContainer) -> float:
     """Return the seconds from TERM to the container's end."""
     before = time.monotonic()
-    running.container.stop(10.0)
-    return time.monotonic() - before
+    running.container.stop(30.0)
+    took_s = time.monotonic() - before
+    assert running.container.facts(running.pause.pid).exit_code != 137, "it ends by TERM"
+    return took_s
 
 
 def test_nginx_serves_its_own_page_and_logs_the_request(start: Start) -> None:
     nginx = start(image="nginx")
     assert "Welcome to nginx" in nginx.text("curl", "-s", "http://127.0.0.1/")
-    wait_until(lambda: "GET / HTTP/1.1" in nginx.log(), timeout_s=2, what="the access log is in the container's log")
+    wait_until(lambda: "GET / HTTP/1.1" in nginx.log(), timeout_s=10, what="the access log is in the container's log")
 
 
 def test_nginx_with_an_upstream_serves_files_itself_and_proxies_the_rest(start: Start) -> None:
@@ -104,8 +110,9 @@ def test_nginx_with_an_upstream_serves_files_itself_and_proxies_the_rest(start: 
 
 def test_nginx_workers_are_not_root_and_it_ends_on_term(start: Start) -> None:
     nginx = start(image="nginx")
+    wait_until(lambda: "worker process" in nginx.text("ps", "-eo", "user,args"), timeout_s=10, what="it has a worker")
     assert "www-data" in nginx.text("ps", "-eo", "user,args").split("worker process")[0].splitlines()[-1]
-    assert stops_at_once(nginx) < 3
+    assert stops_at_once(nginx) < LONGEST_END_S
 
 
 def test_tomcat_answers_with_a_page_that_names_pod_and_client(start: Start) -> None:
@@ -117,24 +124,24 @@ def test_tomcat_answers_with_a_page_that_names_pod_and_client(start: Start) -> N
     assert "client: 127.0.0.1" in page
     wait_until(
         lambda: "127.0.0.1 - - " in tomcat.log() and '"GET / HTTP/1.1" 200' in tomcat.log(),
-        timeout_s=2,
+        timeout_s=10,
         what="access log",
     )
     assert "SEVERE" not in tomcat.log()
-    assert stops_at_once(tomcat) < 5
+    assert stops_at_once(tomcat) < LONGEST_END_S
 
 
 def test_shell_sleeps_and_ends_at_once_on_term(start: Start) -> None:
     shell = start(image="shell")
     assert shell.text("hostname") == "shell\n"
-    assert stops_at_once(shell) < 2
+    assert stops_at_once(shell) < LONGEST_END_S
 
 
 def test_shell_reaps_orphans(start: Start) -> None:
     shell = start(image="shell")
     shell.text("sh", "-c", "sh -c 'sleep 0.05 & exit 0'")
-    wait_until(lambda: "sleep 0.05" not in shell.text("ps", "-eo", "args"), timeout_s=2, what="the orphan ended")
-    wait_until(lambda: "defunct" not in shell.text("ps", "-eo", "args"), timeout_s=2, what="the orphan is reaped")
+    wait_until(lambda: "sleep 0.05" not in shell.text("ps", "-eo", "args"), timeout_s=10, what="the orphan ended")
+    wait_until(lambda: "defunct" not in shell.text("ps", "-eo", "args"), timeout_s=10, what="the orphan is reaped")
 
 
 def test_echo_answers_over_http(start: Start) -> None:
@@ -155,14 +162,14 @@ def test_echo_returns_datagrams(start: Start) -> None:
         "s.sendto(b'hello', ('127.0.0.1', 8080)); print(s.recv(100).decode())"
     )
     assert echo.text("python3", "-c", ask) == "hello\n"
-    assert stops_at_once(echo) < 2
+    assert stops_at_once(echo) < LONGEST_END_S
 
 
 def test_httpd_serves_its_page_and_ends_on_term(start: Start) -> None:
     httpd = start(name="httpd", image="httpd:2.4")
     assert "It works!" in httpd.text("curl", "-s", "http://127.0.0.1/")
-    wait_until(lambda: '"GET / HTTP/1.1" 200' in httpd.log(), timeout_s=2, what="the access log is in the log")
-    assert stops_at_once(httpd) < 5
+    wait_until(lambda: '"GET / HTTP/1.1" 200' in httpd.log(), timeout_s=10, what="the access log is in the log")
+    assert stops_at_once(httpd) < LONGEST_END_S
 
 
 def test_busybox_has_its_own_tools_in_front_of_the_machine_s(start: Start) -> None:
@@ -189,7 +196,7 @@ def test_agnhost_s_netexec_answers(start: Start) -> None:
         return agnhost.inside("curl", "-s", "http://127.0.0.1:8081/hostname").stdout == b"agnhost\n"
 
     wait_until(answers, timeout_s=5, what="netexec answers")
-    assert stops_at_once(agnhost) < 2
+    assert stops_at_once(agnhost) < LONGEST_END_S
 
 
 def test_serve_hostname_answers_with_the_pod_s_name(start: Start) -> None:
@@ -229,4 +236,4 @@ def test_a_stand_in_answers_on_every_declared_port_whatever_its_command_is(start
         "s.sendto(b'hello', ('127.0.0.1', 53)); print(s.recv(100).decode())"
     )
     assert shop.text("python3", "-c", ask) == "hello\n"
-    assert stops_at_once(shop) < 2
+    assert stops_at_once(shop) < LONGEST_END_S

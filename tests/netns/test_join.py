@@ -5,15 +5,16 @@ import re
 import shlex
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.e2e.pages import DOCS, missing, sessions
-from tests.netns.agents import NETWORK, Underlay, wait_until
+from tests.netns.agents import NETWORK, Underlay, run, wait_until
 from tests.netns.machine import ETCD, FLAGS, Machine
 
 pytestmark = [pytest.mark.root]
@@ -38,11 +39,16 @@ def two(underlay: Underlay) -> tuple[Machine, Machine]:
     return both
 
 
+def succeeds(words: Sequence[str]) -> bool:
+    return run(*words, check=False).returncode == 0
+
+
 def test_pods_made_by_hand_on_two_machines_reach_each_other(two: tuple[Machine, Machine]) -> None:
     near, far = (machine.make_the_pod_that_join_shows() for machine in two)
     assert " mtu 1472 " in two[0].run("ip", "-n", "web", "link", "show", "eth0").stdout
     for machine, there in zip(two, (far, near), strict=True):
-        machine.run("ip", "netns", "exec", "web", "ping", "-n", "-c1", "-W2", there)
+        words = (*machine.enter, "ip", "netns", "exec", "web", "ping", "-n", "-c1", "-W2", there)
+        wait_until(partial(succeeds, words), 15, "the pod there answers")
     page = "import http.server as h; h.HTTPServer(('', 8080), h.SimpleHTTPRequestHandler).handle_request()"
     with subprocess.Popen(
         [*two[1].enter, "ip", "netns", "exec", "web", sys.executable, "-c", page],

@@ -176,4 +176,4 @@ def test_init_reaps_the_orphans_of_its_command(start: Start, lifeline: tuple[int
         lambda: bool(children(init.pid)) and "sleep" in Path(f"/proc/{children(init.pid)[0]}/comm").read_text(),
         "200 orphans made",
     )
-    wait_until(lambda: len(command.read_text().split()) == 1, "0 zombies", timeout_s=2)
+    wait_until(lambda: len(command.read_text().split()) == 1, "0 zombies", timeout_s=10)

@@ -116,11 +116,11 @@ def test_without_a_shared_process_namespace_the_command_is_pid_1_and_alone(node:
 
 def test_pause_reaps_two_hundred_orphans_of_a_shared_namespace(node: PodNode) -> None:
     pod = started(node.pod("orphans", shell("main", SLEEP), shareProcessNamespace=True))
-    output(pod, "main", "i=0; while [ $i -lt 200 ]; do (sleep 1 >/dev/null 2>&1 &); i=$((i+1)); done")
+    output(pod, "main", "i=0; while [ $i -lt 200 ]; do (sleep 4 >/dev/null 2>&1 &); i=$((i+1)); done")
     seen = output(pod, "main", "ps -e -o ppid=,comm= | awk '$1 == 1 && $2 == \"sleep\"' | wc -l")
     assert int(seen) > 0, "orphans were given to pause"
     count = "ps -e -o stat=,comm= | grep -c -e '^Z' -e 'sleep$' || true"
-    wait_until(lambda: int(output(pod, "main", count)) <= 1, "0 zombies, 0 orphans left", timeout_s=5)
+    wait_until(lambda: int(output(pod, "main", count)) <= 1, "0 zombies, 0 orphans left", timeout_s=20)
 
 
 def test_a_killed_container_is_restarted_and_keeps_its_address(node: PodNode) -> None:
@@ -144,7 +144,7 @@ def test_orphans_of_a_killed_container_end_with_it_in_a_shared_namespace(node: P
     wait_until(lambda: len(children.read_text().split()) == 2, "it has children")
     orphans = [int(pid) for pid in children.read_text().split()]
     os.kill(main, signal.SIGKILL)
-    wait_until(lambda: all(ended(pid) for pid in orphans), "orphans ended", timeout_s=2)
+    wait_until(lambda: all(ended(pid) for pid in orphans), "orphans ended")
 
 
 @pytest.mark.slow
@@ -157,7 +157,7 @@ def test_a_container_whose_shim_is_killed_is_cleaned_up_and_restarted(node: PodN
     family = [main, *(int(pid) for pid in children.read_text().split())]
     shim = int(Path(f"/proc/{main}/stat").read_text().rsplit(")", 1)[1].split()[1])
     os.kill(shim, signal.SIGKILL)
-    wait_until(lambda: all(ended(pid) for pid in family), "everything of it ended", timeout_s=2)
+    wait_until(lambda: all(ended(pid) for pid in family), "everything of it ended")
     wait_until(lambda: pod.status().restarts == 1 and pod.status().ready, "restarted")
 
 
@@ -169,11 +169,9 @@ def test_a_pod_whose_pause_is_killed_is_built_again_with_its_address(node: PodNo
     assert pause is not None
     assert main is not None
     os.kill(pause, signal.SIGKILL)
-    wait_until(lambda: not pod.status().ready, "not ready", timeout_s=2)
     assert pod.status().address == "10.0.46.3", "its address stays reserved"
-    wait_until(lambda: ended(main), "its container ended", timeout_s=2)
-    wait_until(lambda: pod.status().ready, "built again")
-    assert pod.pause_pid != pause
+    wait_until(lambda: ended(main), "its container ended")
+    wait_until(lambda: pod.pause_pid not in (None, pause) and pod.status().ready, "built again")
     assert pod.address == "10.0.46.3"
     assert "0% packet loss" in output(neighbour, "main", "ping -c1 -W2 10.0.46.3")
     assert ("pod/web", "SandboxChanged") in node.events

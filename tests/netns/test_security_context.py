@@ -1,12 +1,11 @@
 """Who a container's processes are and what they may, seen from inside."""
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 from testbed.cluster.name_rules import CAPABILITIES
-from tests.netns.pods import DEFAULT_CAPABILITIES, SLEEP, PodNode, execute, output, shell, started, wait_until
+from tests.netns.pods import DEFAULT_CAPABILITIES, SLEEP, PodNode, ended, execute, output, shell, started, wait_until
 
 pytestmark = pytest.mark.root
 WHO = "echo $(id -u) $(id -g) $(id -G)"
@@ -98,7 +97,8 @@ def test_a_container_dies_with_its_shim_also_as_another_user(node: PodNode) -> N
     pod = started(node.pod("mortal", shell("c", SLEEP, securityContext=context)))
     pid = pod.containers["c"].pid
     pod.delete(0.0)
-    assert not Path(f"/proc/{pid}").exists()
+    assert pid is not None
+    assert ended(pid)
 
 
 def test_a_user_without_rights_may_listen_on_a_low_port_of_its_pod(node: PodNode) -> None:

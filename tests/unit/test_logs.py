@@ -22,23 +22,28 @@ def shown(log: Path | LogPart | None, lines: int | None = None) -> str:
 
 
 def run(runs: LogRuns, log: Path, text: str, limit: int = 10_000_000) -> None:
-    """Run a container from its start to its end."""
+    """Run a container up to its last output."""
     runs.begin()
     CappedLog(str(log), limit).write(text.encode())
 
 
 def test_the_run_before_is_the_one_before_the_last_and_the_last_one_once_it_is_over(log: Path) -> None:
     runs = LogRuns(log)
-    assert (runs.before(is_over=False), runs.before(is_over=True)) == (None, None)
+    assert runs.before() is None
     run(runs, log, "first\n")
-    assert runs.before(is_over=False) is None
-    assert shown(runs.before(is_over=True)) == "first\n"
-    run(runs, log, "second 1\nsecond 2\n")
-    assert shown(runs.before(is_over=False)) == "first\n"
-    assert shown(runs.before(is_over=True)) == "second 1\nsecond 2\n"
-    assert shown(runs.before(is_over=True), 1) == "second 2\n"
-    run(runs, log, "third\n")
-    assert shown(runs.before(is_over=False)) == "second 1\nsecond 2\n"
+    assert runs.before() is None
+    runs.end()
+    assert shown(runs.before()) == "first\n"
+    runs.begin()
+    assert shown(runs.before()) == "first\n"
+    CappedLog(str(log), 10_000_000).write(b"second 1\nsecond 2\n")
+    assert shown(runs.before()) == "first\n"
+    runs.end()
+    assert shown(runs.before()) == "second 1\nsecond 2\n"
+    assert shown(runs.before(), 1) == "second 2\n"
+    runs.begin()
+    CappedLog(str(log), 10_000_000).write(b"third\n")
+    assert shown(runs.before()) == "second 1\nsecond 2\n"
     assert shown(log) == "first\nsecond 1\nsecond 2\nthird\n"
 
 
@@ -46,7 +51,7 @@ def test_a_run_that_wrote_nothing_is_empty(log: Path) -> None:
     runs = LogRuns(log)
     for text in ("first\n", "", "third\n"):
         run(runs, log, text)
-    assert shown(runs.before(is_over=False)) == ""
+    assert shown(runs.before()) == ""
 
 
 def test_the_run_before_is_found_when_the_log_began_a_new_file_in_between(log: Path) -> None:
@@ -54,15 +59,16 @@ def test_the_run_before_is_found_when_the_log_began_a_new_file_in_between(log: P
     run(runs, log, "1" * 40 + "\n", limit=100)
     run(runs, log, "2" * 40 + "\n", limit=100)
     assert log.with_name("c.log.1").exists()
-    assert shown(runs.before(is_over=False)) == "1" * 40 + "\n"
-    assert shown(runs.before(is_over=True)) == "2" * 40 + "\n"
+    assert shown(runs.before()) == "1" * 40 + "\n"
+    runs.end()
+    assert shown(runs.before()) == "2" * 40 + "\n"
 
 
 def test_a_run_whose_beginning_is_no_longer_kept_is_shown_from_there(log: Path) -> None:
     runs = LogRuns(log)
     run(runs, log, "old\n" + "1" * 119 + "\n", limit=100)
     run(runs, log, "2\n", limit=100)
-    kept = shown(runs.before(is_over=False))
+    kept = shown(runs.before())
     assert kept.endswith("1\n")
     assert "old" not in kept
     assert "2" not in kept
@@ -72,7 +78,7 @@ def test_of_a_run_that_is_no_longer_kept_at_all_nothing_is_shown(log: Path) -> N
     runs = LogRuns(log)
     run(runs, log, "first\n", limit=100)
     run(runs, log, "2" * 500, limit=100)
-    assert runs.before(is_over=False) is None
+    assert runs.before() is None
 
 
 def test_several_logs_are_shown_in_order_with_their_labels(tmp_path: Path) -> None:

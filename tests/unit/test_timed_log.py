@@ -69,7 +69,7 @@ def test_times_survive_a_new_file_and_a_new_run_and_take_little(tmp_path: Path, 
     sizes = {file.name: file.stat().st_size for file in tmp_path.iterdir()}
     assert len(sizes) == 4, sizes
     assert sum(size for name, size in sizes.items() if name.endswith("times")) <= 100_000 // 8
-    before = runs.before(is_over=False)
+    before = runs.before()
     assert before is not None
     source = ("", list(map(str, before.files)), before.first_byte, before.bytes)
     lines = shown(TimedLogs(sources=[source], lines=None, since_ns=0, timestamps=True, follow=False).command())
