@@ -19,6 +19,7 @@ from testbed.control.server import MAX_ANSWERED
 from testbed.errors import TestbedError
 
 ANSWER_LIMIT_S = 60.0
+LONGEST_NAME = 253
 REQUEST_BODY = "the request's body"
 
 
@@ -63,14 +64,15 @@ class AsyncLab:
 
     def find(self, resource: Resource, name: str, namespace: str | None) -> Any:  # noqa: ANN401 - parsed JSON
         """Return one object, or None if it is not there; blocks. Raises TestbedError."""
-        if "/" in name:
-            # No object's: our verbs would read NAMESPACE/NAME.
+        if "/" in name or len(name) > LONGEST_NAME:
+            # No object has such a name; the lab would read the first as NAMESPACE/NAME.
             return None
         if not resource.is_stored or resource.kind is ENDPOINT_SLICE:
             return named(self.objects(resource), name, namespace)
         kind = resource.kind.plural
         try:
-            (one,) = ask(self.record, GET, (), ANSWER_LIMIT_S, kind=kind, name=name, namespace=namespace)
+            # Equal events of one second share a name.
+            one, *_ = ask(self.record, GET, (), ANSWER_LIMIT_S, kind=kind, name=name, namespace=namespace)
         except TestbedError as error:
             if is_not_there(error):
                 return None

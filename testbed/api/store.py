@@ -2,8 +2,9 @@
 
 The lab itself has no versions: it is asked for all objects of a kind, and compared with the previous answer. So a
 change that was not announced, such as the end of a container, is found like any other. While a kind is watched, the
-lab is polled, seldom enough to take a tenth of a core at most. Who needs one object asks for that one: of a thousand,
-it arrives in a tenth of the time, and its watchers learn of it then.
+lab is polled, seldom enough to take a tenth of a core at most. A request for one object asks the lab for that one
+only, unless everything is about to be asked for: of a thousand objects it arrives sooner, and watchers see its change
+at once.
 """
 
 import asyncio
@@ -59,7 +60,7 @@ class Versions:
 
 
 class AskedLab(Protocol):
-    """Where the objects are; each method takes its time, is run in a thread, and may raise TestbedError."""
+    """The lab behind a collection. Its methods block, so they run in a thread; each may raise TestbedError."""
 
     def objects(self, resource: Resource) -> Sequence[Object]:
         """Return every object of a kind."""
@@ -77,9 +78,9 @@ class Collection:
         self._versions = versions
         self._objects: dict[str, Object] = {}
         self._answer: Sequence[Object] | None = None
-        """The lab's last answer."""
+        """The lab's last list; None if something newer is known."""
         self._bare: dict[str, Object] = {}
-        """The same by key."""
+        """Each object as the lab last sent it, by key."""
         self._changes: deque[ObjectChange] = deque(maxlen=HISTORY)
         self._forgotten = versions.last
         """The newest change that is no longer remembered."""
@@ -87,6 +88,8 @@ class Collection:
         self._next: asyncio.Task[tuple[list[Object], int]] | None = None
         """The next look, while it has not begun."""
         self._changed = asyncio.Condition()
+        self._cost_s = 0.0
+        """How long the last look took."""
         self._watchers = 0
         self._follower: asyncio.Task[None] | None = None
 
@@ -102,8 +105,10 @@ class Collection:
     async def _look(self) -> tuple[list[Object], int]:
         async with self._looking:
             self._next = None
+            began = time.monotonic()
             found = await asyncio.to_thread(self._lab.objects, self.resource)
             self._take(found)
+            self._cost_s = time.monotonic() - began
             version = self._versions.last
             objects = list(self._objects.values())
         async with self._changed:
@@ -113,9 +118,12 @@ class Collection:
     async def look_at(self, name: str, namespace: str | None) -> Object | None:
         """Ask the lab for one object; None: it is not there. Raises TestbedError."""
         key = f"{namespace or ''}/{name}"
+        if self._next is not None:
+            await self.look()
+            return self._objects.get(key)
         async with self._looking:
             item = await asyncio.to_thread(self._lab.find, self.resource, name, namespace)
-            # Older than what is known now, even if the lab repeats it.
+            # The last list is older than this: the next one is compared even if it is the same.
             self._answer = None
             self._take_one(key, item)
             found = self._objects.get(key)
@@ -147,13 +155,12 @@ class Collection:
 
     async def _follow(self) -> None:
         while self._watchers:
-            began = time.monotonic()
             try:
                 await self.look()
             except TestbedError:
                 # It is busy, or ending.
                 await asyncio.sleep(RETRY_S)
-            await asyncio.sleep(max(PERIOD_S, COST_FACTOR * (time.monotonic() - began)))
+            await asyncio.sleep(max(PERIOD_S, COST_FACTOR * self._cost_s))
 
     def _take(self, found: Sequence[Object]) -> None:
         if found is self._answer:

@@ -61,5 +61,11 @@ def launch_own(name: str, cluster: Cluster) -> Launched:
     with starting(RUN_ROOT, name):
         remove_leftovers()
         check_environment(cluster, RUN_ROOT)
-        Interruption()
-        return launch_cluster(RUN_ROOT, cluster, LabOptions(name=name, cluster_file="bench"))
+        interruption = Interruption()
+        launched = launch_cluster(RUN_ROOT, cluster, LabOptions(name=name, cluster_file="bench"), interruption)
+        try:
+            interruption.release()
+        except KeyboardInterrupt:
+            launched.abandon()
+            raise
+        return launched

@@ -83,7 +83,7 @@ class Lifecycle(Model):
     """Actions after a container has started and before it is terminated."""
 
     post_start: LifecycleHandler | None = None
-    """The container is ready once it has succeeded; one whose handler fails is restarted."""
+    """The container is not ready before it has succeeded; if it fails, the container is restarted."""
     pre_stop: LifecycleHandler | None = None
     """Within the grace period, before TERM."""
 

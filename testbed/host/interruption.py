@@ -1,4 +1,4 @@
-"""Signals that end a command as Ctrl-C does, and wait while nobody could undo what is being made."""
+"""Signals that end a command as Ctrl-C does, and can be held while a step could not be undone."""
 
 import signal
 from types import FrameType
@@ -27,11 +27,11 @@ class Interruption:
             raise KeyboardInterrupt
 
     def hold(self) -> None:
-        """Let signals wait for `release`."""
+        """Hold signals back until `release`."""
         self._is_held = True
 
     def release(self) -> None:
-        """Let signals interrupt again. Raises KeyboardInterrupt if one has come."""
+        """Let signals interrupt again. Raises KeyboardInterrupt if one arrived meanwhile."""
         self._is_held = False
         if self._was_asked:
             raise KeyboardInterrupt

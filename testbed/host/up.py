@@ -66,13 +66,7 @@ def bring_up(options: LabOptions) -> LabRecord | None:
         check_environment(cluster, root, without_root=options.rootless, datapath=options.datapath)
         existing, unanswered = open_existing(cluster, options.name, root / options.name)
         render.warnings([*cluster.warnings, *unanswered])
-        # Until it is followed, nobody would undo a lab that begins.
-        interruption.hold()
-        try:
-            launched = launch_cluster(root, cluster, options, existing)
-        except BaseException:
-            interruption.release()
-            raise
+        launched = launch_cluster(root, cluster, options, interruption, existing)
         return _follow(launched, cluster, options, interruption)
 
 
@@ -203,12 +197,22 @@ def _missing_shaping(wiring: Wiring) -> list[str]:
         return missing_features(wiring, lambda command: scratch.attempt(command, ""))
 
 
-def launch_cluster(root: Path, cluster: Cluster, options: LabOptions, existing: ExistingEtcd | None = None) -> Launched:
-    """Start the lab, which ends with this process until it is kept."""
-    rundir = prepare(root, options, cluster.text, hosts_of(cluster))
-    # `apply` may bring its first Service later, and from inside the lab no module can be loaded.
-    bridge_netfilter.provide()
-    return launch(options.name, rundir, existing)
+def launch_cluster(
+    root: Path, cluster: Cluster, options: LabOptions, interruption: Interruption, existing: ExistingEtcd | None = None
+) -> Launched:
+    """Start the lab, which ends with this process until it is kept.
+
+    Signals are held from here on; the caller releases them where it would remove the lab.
+    """
+    interruption.hold()
+    try:
+        rundir = prepare(root, options, cluster.text, hosts_of(cluster))
+        # `apply` may bring its first Service later, and from inside the lab no module can be loaded.
+        bridge_netfilter.provide()
+        return launch(options.name, rundir, existing)
+    except BaseException:
+        interruption.release()
+        raise
 
 
 def _follow(launched: Launched, cluster: Cluster, options: LabOptions, interruption: Interruption) -> LabRecord:

@@ -27,7 +27,7 @@ class Events:
     def note(self, kind: str, subject: str, reason: str, message: str) -> None:
         """Record an event; `kind` is Normal or Warning."""
         with self._lock, contextlib.suppress(OSError):
-            # The time is taken inside: of two events at once, the first one kept is not the later one.
+            # Read under the lock, so that events are kept in the order of their times.
             event = EventLine(at=now(), type=kind, object=subject, reason=reason, message=message)
             self._kept.append(event)
             # A file that cannot be written stops nothing: `events` has the record.

@@ -80,19 +80,21 @@ class CappedLog:
         """Rotate without a moment in which a reader finds no file."""
         draft, before = f"{self._path}.new", f"{self._path}.1"
         with contextlib.suppress(FileNotFoundError):
-            os.unlink(times_of(self._path, os.stat(before).st_ino))
-        with contextlib.suppress(FileNotFoundError):
             os.unlink(draft)
-        os.link(self._path, draft)
-        os.replace(draft, before)
-        descriptor = self._open(draft)
-        try:
-            # Before the file has its name: who finds it there opens its times at once.
+        # Else one that failed half way has done this.
+        if not (os.path.exists(before) and os.path.samefile(before, self._path)):
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(times_of(self._path, os.stat(before).st_ino))
+            os.link(self._path, draft)
+            os.replace(draft, before)
+        with contextlib.ExitStack() as undo:
+            descriptor = self._open(draft)
+            undo.callback(os.close, descriptor)
+            # Before the rename: a reader of the new file opens its times at once.
             times = self._open(times_of(self._path, os.fstat(descriptor).st_ino))
+            undo.callback(os.close, times)
             os.replace(draft, self._path)
-        except OSError:
-            os.close(descriptor)
-            raise
+            undo.pop_all()
         for old in (self._descriptor, self._times):
             os.close(old)
         self._descriptor, self._times = descriptor, times

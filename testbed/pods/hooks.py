@@ -1,4 +1,4 @@
-"""A container's lifecycle handlers: postStart beside its first moments, preStop before its TERM."""
+"""A container's lifecycle handlers: postStart while it starts, preStop before its TERM."""
 
 import threading
 import time
@@ -28,13 +28,17 @@ class Hooks:
         self._report = report
         self._exec_argv = exec_argv
         self._post_start_over = threading.Event()
-        """That of the last run."""
+        """Set once postStart of the current run has succeeded."""
         self._pre_stop_over = threading.Event()
 
     @property
     def in_post_start(self) -> bool:
         """Return whether postStart of the last run has not succeeded so far."""
         return self._container.lifecycle.post_start is not None and not self._post_start_over.is_set()
+
+    def end_run(self) -> None:
+        """Forget postStart of a run that has ended: its result does not concern the next run."""
+        self._post_start_over = threading.Event()
 
     def start_post_start(
         self, place: ContainerPlace, on_success: Callable[[], None], on_failure: Callable[[Failure], None]
@@ -47,6 +51,8 @@ class Hooks:
 
         def run() -> None:
             failure = self._run("postStart", handler, place, LONGEST_S)
+            if over is not self._post_start_over:
+                return
             if failure:
                 on_failure(failure)
             else:

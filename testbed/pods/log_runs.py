@@ -25,30 +25,29 @@ class LogRuns:
 
     def __init__(self, log: Path) -> None:
         self._log = log
-        self._starts: list[_Place] = []
-        self._is_over = False
-        """Whether the last run has ended, and no other has begun."""
+        self._runs: tuple[list[_Place], bool] = ([], False)
+        """Where the last two began, and whether the last one has ended; one value, since several threads read it."""
 
     def begin(self) -> None:
         """Attribute everything written from now on to a new run."""
         status = self._log.stat() if self._log.exists() else None
         place = _Place(0, 0) if status is None else _Place(status.st_ino, status.st_size)
-        self._starts, self._is_over = [*self._starts[-1:], place], False
+        self._runs = ([*self._runs[0][-1:], place], False)
 
     def end(self) -> None:
         """Note that the run is over."""
-        self._is_over = True
+        self._runs = (self._runs[0], True)
 
     def before(self) -> LogPart | None:
         """Return the output of the previous run, or of the last one if that is over; None if there is none, or it is no
         longer kept.
         """
-        is_over = self._is_over
-        if len(self._starts) < (1 if is_over else 2):
+        starts, is_over = self._runs
+        if len(starts) < (1 if is_over else 2):
             return None
         files = tuple(file for file in (self._log.with_name(f"{self._log.name}.1"), self._log) if file.exists())
-        begin = _offset(files, self._starts[-1 if is_over else -2]) or 0
-        end = sum(file.stat().st_size for file in files) if is_over else _offset(files, self._starts[-1])
+        begin = _offset(files, starts[-1 if is_over else -2]) or 0
+        end = sum(file.stat().st_size for file in files) if is_over else _offset(files, starts[-1])
         return None if end is None else LogPart(files, begin, end - begin)
 
 

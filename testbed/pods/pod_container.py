@@ -402,6 +402,7 @@ class PodContainer:
                 self._hooks.start_post_start(place, self._on_change, partial(self._post_start_failed, place))
             return
         self._probes.stop()
+        self._hooks.end_run()
         if self._last_resort is not None:
             # It must not affect the next run.
             self._last_resort.cancel()
@@ -436,6 +437,8 @@ class PodContainer:
         supervised, grace_s = self._supervised, float(self._pod.spec.termination_grace_period_seconds)
         self._probes.stop()
         if supervised is not None:
+            if self._last_resort is not None:
+                self._last_resort.cancel()
             self._last_resort = threading.Timer(grace_s, self._kill_processes)
             self._last_resort.daemon = True
             self._last_resort.start()

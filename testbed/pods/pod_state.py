@@ -35,7 +35,7 @@ class ContainerFacts:
     probed: bool = False
     """Whether a readiness probe decides that."""
     in_post_start: bool = False
-    """Whether its postStart handler has not ended."""
+    """Whether its postStart handler has not succeeded yet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +119,7 @@ def container_status(name: str, image: str, facts: ContainerFacts) -> ContainerS
         state, reason = "waiting", "ContainerCreating"
     message = facts.message
     if state == "running" and facts.in_post_start:
-        message = "is in its postStart handler"
+        message = facts.message or "is running its postStart handler"
     elif state == "running" and not facts.listens:
         message = "is not ready by its readiness probe" if facts.probed else "does not listen on its port yet"
     return ContainerStatus(

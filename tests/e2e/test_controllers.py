@@ -67,7 +67,7 @@ def watched(lab: Lab, name: str) -> Iterator[list[tuple[int, int]]]:
         while not over.is_set():
             status = status_of(lab, "deployments", name)
             seen.append((status["availableReplicas"], status["replicas"]))
-            over.wait(0.02)
+            over.wait(0.002)
 
     watcher = threading.Thread(target=watch)
     watcher.start()

@@ -48,7 +48,7 @@ def free_ports(count: int) -> list[int]:
 
 
 def free_port() -> int:
-    """Return one such port."""
+    """Return a TCP port of 127.0.0.1 that is free now."""
     return free_ports(1)[0]
 
 

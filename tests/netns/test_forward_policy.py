@@ -16,8 +16,9 @@ pytestmark = pytest.mark.root
 FIREWALL = "add table inet hostfw; add chain inet hostfw f1 { type filter hook forward priority 10; policy drop; }"
 NAMED = "chain f1 of table inet hostfw (policy drop) drops packets between pods of 10.0.0.0/16"
 PROMPTLY_S = 1.0
+"""What a policy that comes later may cost: the agent is woken by the kernel's report."""
 SOON_S = 10.0
-"""Where the agent looks by itself every ten minutes only."""
+"""Far below the 600 s after which a patient agent looks by itself."""
 
 
 @pytest.fixture(scope="module")
@@ -62,12 +63,17 @@ def lost(two: TwoNodes) -> bool:
 
 @pytest.mark.row("C27")
 def test_a_policy_of_drop_that_comes_later_costs_less_than_a_second(patient: TwoNodes) -> None:
-    on(patient.node1, "iptables -P FORWARD DROP")
-    began = time.monotonic()
-    wait_until(
-        lambda: len(forward(patient.node1)) == 3, SOON_S, "our rules are in the chain", lambda: patient.node1.log
-    )
-    print(f"open after {1000 * (time.monotonic() - began):.0f} ms")
+    took_s: list[float] = []
+    # A pause of the machine is not the agent's.
+    while len(took_s) < 3 and min(took_s, default=9.0) >= PROMPTLY_S:
+        on(patient.node1, "nft flush ruleset")
+        on(patient.node1, "iptables -P FORWARD DROP")
+        began = time.monotonic()
+        wait_until(
+            lambda: len(forward(patient.node1)) == 3, SOON_S, "our rules are in the chain", lambda: patient.node1.log
+        )
+        took_s.append(time.monotonic() - began)
+    assert min(took_s) < PROMPTLY_S, took_s
     assert patient.connected()
     assert patient.node1.get("/readyz") == (200, "agent is ready\n")
     assert patient.node1.state()["warnings"] == []

@@ -213,7 +213,33 @@ def test_a_container_is_ready_once_its_post_start_is_over(node: PodNode) -> None
     wait_until(lambda: pod.containers["c"].pid is not None, "it runs", 20)
     wait_until(lambda: execute(pod, "c", "test -e /tmp/begun").returncode == 0, "the handler has begun")
     for _ in range(20):
-        assert pod.status().why_not_ready == "c is in its postStart handler"
+        assert pod.status().why_not_ready == "c is running its postStart handler"
         time.sleep(0.05)
     assert execute(pod, "c", "touch /tmp/may-end").returncode == 0
     wait_until(lambda: pod.status().ready, "it is ready")
+    seen = []
+    first = pod.containers["c"].pid
+    assert first is not None
+    os.kill(first, signal.SIGKILL)
+    wait_until(lambda: pod.status().restarts > 0, "it has ended")
+
+    def waits_again() -> bool:
+        seen.append(pod.status())
+        return seen[-1].why_not_ready == "c is running its postStart handler"
+
+    wait_until(waits_again, "the handler of the next run", 20)
+    assert not any(status.ready for status in seen)
+
+
+def test_the_handler_of_a_run_that_has_ended_does_not_end_the_next_run(node: PodNode) -> None:
+    hook = {"postStart": {"exec": {"command": ["sh", "-c", "test -e /v/second || sleep 30"]}}}
+    script = f"test -e /v/first && touch /v/second; touch /v/first; test -e /v/second || exit 1; {SLEEP}"
+    container = shell("c", script, lifecycle=hook, volumeMounts=[{"name": "v", "mountPath": "/v"}])
+    volumes = [{"name": "v", "emptyDir": {}}]
+    pod = node.pod("second", container, volumes=volumes, terminationGracePeriodSeconds=1)
+    pod.start()
+    wait_until(lambda: pod.status().restarts == 1 and pod.status().ready, "its second run is ready", 20)
+    pid = pod.containers["c"].pid
+    for _ in range(30):
+        assert pod.containers["c"].pid == pid, "it goes on"
+        time.sleep(0.1)

@@ -119,6 +119,7 @@ def test_an_unchanged_object_keeps_its_version_and_a_list_has_the_newest() -> No
         pods = Collection(PODS, lab, Versions())
         lab.answer = [_object("a")]
         first, version = await pods.look()
+        lab.answer = [_object("a")]
         again, same = await pods.look()
         assert first[0]["metadata"]["resourceVersion"] == again[0]["metadata"]["resourceVersion"]
         assert version == same

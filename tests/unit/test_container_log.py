@@ -1,3 +1,5 @@
+import contextlib
+import errno
 import os
 from pathlib import Path
 
@@ -87,3 +89,29 @@ def test_a_link_in_the_place_of_a_log_is_not_followed(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="symbolic link"):
         shorten(tmp_path / "log", 100)
     assert (tmp_path / "other").stat().st_size == 1000
+
+
+@pytest.mark.parametrize("failing", [1, 2], ids=["the new log", "its times"])
+def test_a_rotation_that_failed_half_way_is_completed_by_the_next_one(
+    failing: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = CappedLog(str(tmp_path / "log"), limit_bytes=100)
+    log.write(b"x" * 50)
+    opened, real = list[str](), os.open
+
+    def without_inodes(path: str, *rest: int) -> int:
+        opened.append(path)
+        if len(opened) == failing:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return real(path, *rest)
+
+    before = len(os.listdir("/proc/self/fd"))
+    with monkeypatch.context() as short, contextlib.suppress(OSError):
+        short.setattr(os, "open", without_inodes)
+        log.write(b"y" * 50)
+    assert len(opened) == failing
+    assert len(os.listdir("/proc/self/fd")) == before
+    for number in range(100):
+        log.write(b"%09d\n" % number)
+        assert sizes(tmp_path) <= 100
+    assert (tmp_path / "log").read_bytes().endswith(b"%09d\n" % 99)

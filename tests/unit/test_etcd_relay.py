@@ -27,7 +27,7 @@ Attend = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 @pytest.fixture(autouse=True)
 def _patient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is answered counts here, not how soon: each gate is a new interpreter."""
+    """Raise the limits of health questions: answers count here, not how soon, and each gate starts an interpreter."""
     for module in ("testbed.control.existing_etcd", "testbed.lab.etcd_relay"):
         monkeypatch.setattr(f"{module}.HEALTH_LIMIT_S", 8.0)
 

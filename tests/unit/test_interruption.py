@@ -13,6 +13,9 @@ from testbed.host.interruption import ENDING, Interruption
 def _handlers() -> Iterator[None]:
     """Give pytest its handlers back."""
     before = {number: signal.getsignal(number) for number in ENDING}
+    for number in ENDING:
+        # Below nohup or in the background of a script some are ignored.
+        signal.signal(number, lambda *_: None)
     yield
     for number, handler in before.items():
         signal.signal(number, handler)

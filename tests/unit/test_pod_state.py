@@ -71,7 +71,7 @@ def test_a_container_is_ready_when_it_runs_and_listens() -> None:
 def test_a_container_is_not_ready_before_its_post_start_is_over() -> None:
     found = statuses(replace(RUNNING, in_post_start=True))
     assert not found[0].ready
-    assert why_not_ready(found, sandbox=True) == "c0 is in its postStart handler"
+    assert why_not_ready(found, sandbox=True) == "c0 is running its postStart handler"
 
 
 def test_a_crashed_container_shows_its_exit_code_restarts_and_reason() -> None:
