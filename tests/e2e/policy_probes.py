@@ -70,9 +70,14 @@ class Prober:
                         if probe.protocol == "UDP":
                             _send(one)
                 for descriptor, _ in poller.poll(0.05):
-                    probe, one = waiting.pop(descriptor)
+                    probe, one = waiting[descriptor]
+                    is_answered = _answered(probe, one)
+                    if probe.protocol == "UDP" and not is_answered:
+                        # An ICMP error, which this has taken; it is sent again.
+                        continue
+                    del waiting[descriptor]
                     poller.unregister(one)
-                    if _answered(probe, one):
+                    if is_answered:
                         passed.add(probe)
                         quiet_until = time.monotonic() + margin_s
                     one.close()
