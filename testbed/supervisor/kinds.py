@@ -35,6 +35,8 @@ class KindInLab:
 
     get: Callable[[Lab], Sequence[Any]]
     """Returns every object, in the order of the cluster file. Raises TestbedError if they are unknown now."""
+    one: Callable[[Lab, str], Any] | None = None
+    """Returns the object of a name that is unique in the lab, or None; for a kind of which there may be a thousand."""
     describe: Described | None = None
 
 
@@ -69,6 +71,7 @@ IN_LAB: Mapping[Kind, KindInLab] = {
     ),
     kinds.POD: KindInLab(
         get=objects.pods,
+        one=objects.pod,
         describe=Described(names=lambda lab: lab.state.pods.names(), show=status.describe_pod_named),
     ),
     kinds.REPLICA_SET: KindInLab(

@@ -75,8 +75,18 @@ def nodes(lab: Lab) -> list[Shape]:
 def pods(lab: Lab) -> list[Shape]:
     """Return every pod (`get pods`)."""
     identity = identity_of(lab)
-    found = [(pod, pod.status()) for pod in lab.state.pods]
-    return [lab.pod_shapes.shape(identity, pod, status, _around(lab, pod, status)) for pod, status in found]
+    return [_pod_shape(lab, identity, pod) for pod in lab.state.pods]
+
+
+def pod(lab: Lab, name: str) -> Shape | None:
+    """Return the pod of a name that is unique in the lab (`get pods NAME`); None: there is none."""
+    found = lab.state.pods.named(name)
+    return None if found is None else _pod_shape(lab, identity_of(lab), found)
+
+
+def _pod_shape(lab: Lab, identity: LabIdentity, pod: Pod) -> Shape:
+    status = pod.status()
+    return lab.pod_shapes.shape(identity, pod, status, _around(lab, pod, status))
 
 
 def _around(lab: Lab, pod: Pod, status: PodStatus) -> PodSurroundings:

@@ -124,6 +124,10 @@ class LabVerbs:
         """Return objects of a kind, or the one with a name."""
         kind, in_lab = self._kind("get", request)
         name, namespace = request.argument("name", str), request.argument("namespace", str)
+        if name is not None and in_lab.one is not None:
+            one = in_lab.one(self.lab, self._in_namespace(kind, name, request))
+            if one is not None:
+                return [one]
         found = list(in_lab.get(self.lab))
         if kind.namespaced and name is None and namespace is not None:
             within = self._existing(namespace)
