@@ -137,7 +137,7 @@ def files() -> dict[str, tuple[int, ...]]:
         for path in _walk(top, WATCHED_DEPTH):
             try:
                 status = os.lstat(path)
-            except FileNotFoundError:  # somebody's temporary file
+            except FileNotFoundError:  # another program's temporary file
                 continue
             found[path] = (status.st_mode, status.st_uid, status.st_gid, status.st_size, status.st_ctime_ns)
     for pattern in LEAVINGS:

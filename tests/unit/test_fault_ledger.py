@@ -196,7 +196,7 @@ def test_a_fault_that_has_ended_is_listed_until_what_it_broke_is_ready_again(
     comeback.lacks = []
     assert ledger.heal() == [] or machine.log.count("start a") == 1, "it was ended already"
     wait_until(lambda: not ledger.active(), timeout_s=5, what="it is over")
-    wait_until(lambda: heard, timeout_s=5, what="its end is told")
+    wait_until(lambda: heard, timeout_s=5, what="its end is reported")
     assert [one["number"] for one in heard] == [1]
 
 

@@ -1,4 +1,4 @@
-"""Signals end a command once, and not while nobody could undo what it makes."""
+"""Signals end a command once, and can be held while a step could not be undone."""
 
 import os
 import signal
