@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from testbed.lab.log_keeper import shorten
-from testbed.pods.container_log import LOG_BYTES, LOG_BYTES_WHEN_CROWDED, CappedLog
+from testbed.pods.container_log import LOG_BYTES, LOG_BYTES_WHEN_CROWDED, CappedLog, times_of
 
 
 def sizes(directory: Path) -> int:
@@ -115,3 +115,17 @@ def test_a_rotation_that_failed_half_way_is_completed_by_the_next_one(
         log.write(b"%09d\n" % number)
         assert sizes(tmp_path) <= 100
     assert (tmp_path / "log").read_bytes().endswith(b"%09d\n" % 99)
+
+
+def test_who_finds_a_rotated_log_finds_its_times(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, seen, real = str(tmp_path / "log"), list[bool](), os.replace
+
+    def replace(source: str, target: str) -> None:
+        if target == path:
+            seen.append(os.path.exists(times_of(path, os.stat(source).st_ino)))
+        real(source, target)
+
+    monkeypatch.setattr(os, "replace", replace)
+    CappedLog(path, limit_bytes=100).write(b"x" * 1000)
+    assert seen
+    assert all(seen)
