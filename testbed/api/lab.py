@@ -12,6 +12,7 @@ from testbed.api.derived import ENDPOINT_SLICE, endpoint_slices
 from testbed.api.failure import from_lab, is_not_there
 from testbed.api.resources import ApiPlace, Resource
 from testbed.cluster.kinds import ENDPOINTS, Kind
+from testbed.cluster.name_rules import MAX_OBJECT_NAME
 from testbed.control.answers.lab import ApplyAnswer
 from testbed.control.client import LabConnection, LabRecord, Message, ask, ask_with_contents
 from testbed.control.questions import APPLY, DELETE, GET, NODE, SCALE, AnswerT, Question
@@ -19,7 +20,6 @@ from testbed.control.server import MAX_ANSWERED
 from testbed.errors import TestbedError
 
 ANSWER_LIMIT_S = 60.0
-LONGEST_NAME = 253
 REQUEST_BODY = "the request's body"
 
 
@@ -64,7 +64,7 @@ class AsyncLab:
 
     def find(self, resource: Resource, name: str, namespace: str | None) -> Any:  # noqa: ANN401 - parsed JSON
         """Return one object, or None if it is not there; blocks. Raises TestbedError."""
-        if "/" in name or len(name) > LONGEST_NAME:
+        if "/" in name or len(name) > MAX_OBJECT_NAME:
             # No object has such a name; the lab would read the first as NAMESPACE/NAME.
             return None
         if not resource.is_stored or resource.kind is ENDPOINT_SLICE:

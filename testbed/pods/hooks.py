@@ -33,7 +33,7 @@ class Hooks:
 
     @property
     def in_post_start(self) -> bool:
-        """Return whether postStart of the last run has not succeeded so far."""
+        """Return whether the container has a postStart that has not succeeded in its current run."""
         return self._container.lifecycle.post_start is not None and not self._post_start_over.is_set()
 
     def end_run(self) -> None:
