@@ -518,6 +518,14 @@ def test_nothing_gets_in_without_the_token_and_only_its_owner_reads_it(lab: Lab,
     assert reached.code == 7, f"a pod reached the API: {reached}"
 
 
+def test_the_api_server_gives_way_to_the_lab_and_its_verbs(lab: Lab, kubectl: Kubectl) -> None:
+    assert kubectl.run("version").returncode == 0
+    asked = "for pid in $(pgrep -f '[m] testbed.api '); do ps -o ni= -p $pid; cat /proc/$pid/autogroup; done 2>&1\n"
+    niceness, share = lab.must("shell", stdin=asked).strip().splitlines()
+    assert niceness.strip() == "10"
+    assert share.endswith(" nice 10") or "No such file" in share, "where the kernel shares by session, that counts"
+
+
 def test_random_requests_and_slow_readers_do_no_harm(lab: Lab, kubectl: Kubectl) -> None:
     _bombard(lab, kubectl, 100)
 
