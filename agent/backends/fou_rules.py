@@ -64,6 +64,7 @@ def rules(check: FouCheck, counts: Mapping[str, tuple[int, int]]) -> str:
 def _chains(check: FouCheck) -> dict[str, tuple[str, list[tuple[str, str]]]]:
     """Return hook and (statement, comment) of each chain; the comments identify the rules."""
     subnet, port, peers = check.subnet, check.port, f'"{check.peers}*"'
+    nested = f"udp sport {port} udp dport {port}"
 
     def drop(match: str, reason: DropReason, comment: str) -> tuple[str, str]:
         return f"{match} counter name {reason} drop", f"{reason}: {comment}"
@@ -73,7 +74,7 @@ def _chains(check: FouCheck) -> dict[str, tuple[str, list[tuple[str, str]]]]:
         drop(source, DropReason.SOURCE, "not from the subnet of the peer"),
         drop(f"ip daddr != {subnet}", DropReason.DESTINATION, f"not to {subnet}"),
         drop(f"ip daddr {subnet.broadcast_address}", DropReason.DESTINATION, f"to all of {subnet}"),
-        drop(f"udp dport {port}", DropReason.NEST, f"the overlay in itself, port {port}"),
+        drop(nested, DropReason.NEST, f"the overlay in itself, port {port}"),
         ("counter name rx", "received"),
     ]
     outer = f"ip daddr {check.address} udp dport {port} udp sport != {port}"
@@ -90,9 +91,7 @@ def _chains(check: FouCheck) -> dict[str, tuple[str, list[tuple[str, str]]]]:
         "postrouting": (
             "type filter hook postrouting priority raw",
             [
-                drop(
-                    f"oifname {peers} udp dport {port}", DropReason.NEST, f"the overlay in itself, sent to port {port}"
-                ),
+                drop(f"oifname {peers} {nested}", DropReason.NEST, f"the overlay in itself, sent to port {port}"),
                 (f"oifname {peers} counter name tx", "sent"),
             ],
         ),

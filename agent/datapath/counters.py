@@ -34,7 +34,7 @@ class DropReason(StrEnum):
     DESTINATION = "destination"
     """The inner destination is not inside our own subnet, or is its broadcast address."""
     NEST = "nest"
-    """The inner packet is itself UDP to the overlay port: the tunnel would carry the tunnel."""
+    """The inner packet is itself UDP from and to the overlay port: the tunnel would carry the tunnel."""
     MULTICAST = "multicast"
     """A pod or this node sent to a multicast or broadcast address; the overlay carries unicast only."""
     OWN = "own"

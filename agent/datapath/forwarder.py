@@ -61,7 +61,7 @@ class OwnNode:
 class Forwarder:
     """Decides about packets for one node with one forwarding table; immutable, so it is replaced as a whole."""
 
-    __slots__ = ("_broadcast", "_mask", "_network", "fenced", "node", "table")
+    __slots__ = ("_broadcast", "_mask", "_network", "_overlay_ports", "fenced", "node", "table")
 
     def __init__(self, node: OwnNode, table: ForwardingTable, *, fenced: bool = False) -> None:
         """Take the node and its table; `fenced` drops everything, because another node owns our subnet."""
@@ -71,6 +71,7 @@ class Forwarder:
         self._network = int(node.subnet.network_address)
         self._mask = int(node.subnet.netmask)
         self._broadcast = int(node.subnet.broadcast_address)
+        self._overlay_ports = 2 * node.port.to_bytes(2, "big")
 
     def from_tun(self, packet: bytes) -> SendDatagram | WriteToTun | Drop:
         """Decide about a packet that the kernel sent into the overlay. Its checksum was made by the kernel."""
@@ -121,11 +122,14 @@ class Forwarder:
         return WriteToTun(datagram if len(datagram) == header.total_length else datagram[: header.total_length])
 
     def _is_nested(self, packet: bytes, header: IPv4Header) -> bool:
-        """Report whether it is UDP to the overlay port; only a packet's first fragment shows that."""
+        """Report whether it is UDP from and to the overlay port; only a packet's first fragment shows that.
+
+        A pod's flow may have that port at one end, as any other.
+        """
         if header.fragment_offset:
             return False
-        start = header.length + 2
-        return int.from_bytes(packet[start : start + 2], "big") == self.node.port and header.total_length >= start + 2
+        end = header.length + 4
+        return packet[header.length : end] == self._overlay_ports and header.total_length >= end
 
     def _unreachable(self, packet: bytes, header: IPv4Header, reason: DropReason) -> WriteToTun | Drop:
         # An answer to a group of hosts would multiply (RFC 1122 §3.2.2); `net_unreachable` checks all other groups.

@@ -1,6 +1,5 @@
 """Frames that try to pass a default deny: written byte by byte, sent on a pod's own link, looked for at another's."""
 
-import os
 import socket
 import struct
 import time
@@ -8,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from ipaddress import IPv4Address
 
-from testbed.processes.namespaces import CLONE_NEWNET, in_new_thread, setns
+from tests.e2e.pod_sockets import made_in
 
 MARKER = b"forged-by-a-test"
 IPV4, VLAN, SERVICE_VLAN, ODD = 0x0800, 0x8100, 0x88A8, 0x88B5
@@ -117,19 +116,13 @@ def forgeries(source: str, target: str, friend: str, gateway_mac: bytes, beside:
 @contextmanager
 def inside(pid: int, pod: str) -> Iterator[socket.socket]:
     """Yield a socket for whole frames on a pod's link; `pid` is the lab's first process."""
-    descriptor = os.open(f"/proc/{pid}/root/run/netns/{pod.replace('/', '_')}", os.O_RDONLY)
 
     def opened() -> socket.socket:
-        setns(descriptor, CLONE_NEWNET)
         one = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3))  # ETH_P_ALL
         one.bind(("eth0", 3))
         return one
 
-    try:
-        one = in_new_thread(opened)
-    finally:
-        os.close(descriptor)
-    with one:
+    with made_in(pid, pod, opened) as one:
         yield one
 
 

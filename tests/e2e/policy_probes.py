@@ -1,6 +1,5 @@
 """Every pair of pods of a lab, tried at once: real sockets in the pods' network namespaces, to servers in the pods."""
 
-import os
 import select
 import socket
 import time
@@ -8,8 +7,8 @@ from collections.abc import Collection, Mapping, Sequence
 from itertools import count
 from typing import NamedTuple
 
-from testbed.processes.namespaces import CLONE_NEWNET, in_new_thread, setns
 from tests.e2e.lab import Lab
+from tests.e2e.pod_sockets import made_in
 
 MARGIN_S = 0.5
 """How long a probe that must not pass is waited for after the last one that must."""
@@ -94,16 +93,7 @@ class Prober:
         return one
 
     def _sockets(self, source: str, probes: Sequence[Probe]) -> list[socket.socket]:
-        descriptor = os.open(f"/proc/{self.pid}/root/run/netns/{source.replace('/', '_')}", os.O_RDONLY)
-
-        def made() -> list[socket.socket]:
-            setns(descriptor, CLONE_NEWNET)
-            return [self._begin(probe) for probe in probes]
-
-        try:
-            return in_new_thread(made)
-        finally:
-            os.close(descriptor)
+        return made_in(self.pid, source, lambda: [self._begin(probe) for probe in probes])
 
     def _begin(self, probe: Probe) -> socket.socket:
         kind = socket.SOCK_STREAM if probe.protocol == "TCP" else socket.SOCK_DGRAM

@@ -1,13 +1,16 @@
 """What a hostile pod sends: datagrams of the overlay, other pods' addresses, requests to etcd. None of it arrives."""
 
+import socket
 import struct
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import pytest
 
 from testbed.testing.lab_handle import LabHandle
 from tests.e2e.hostile import FORGED, Hostile
 from tests.e2e.lab import Lab
+from tests.e2e.pod_sockets import made_in
 from tests.e2e.policy_forgery import IPV4, SERVICE_VLAN, VLAN, heard, inside, ipv4, mac_of, udp
 from tests.waiting import wait_until
 
@@ -21,6 +24,8 @@ spec:
   containers: [{name: shell, image: shell}]
 """
 
+OVERLAY = 8285
+PODS = ("shell1", "shell2")
 TAGS = {
     "VLAN 0": struct.pack("!HH", VLAN, 0),
     "VLAN 0 of a service": struct.pack("!HH", SERVICE_VLAN, 0),
@@ -68,6 +73,32 @@ def test_no_datagram_of_the_overlay_leaves_a_pod(hostile: Hostile) -> None:
     hostile.forge("overlay", hostile.pods["shell1"], hostile.nodes["node2"], inner)
     assert hostile.delivered() == before
     assert hostile.dropped("pods forge no packets of the overlay") - dropped == FORGED
+
+
+@pytest.mark.parametrize("ports", [(OVERLAY, 9000), (9000, OVERLAY)])
+def test_a_flow_between_pods_of_two_nodes_may_have_the_overlays_port(two_nodes: Lab, ports: tuple[int, int]) -> None:
+    status = two_nodes.json("status")
+    one, other = (made_in(status["pid"], pod, partial(bound_to, port)) for pod, port in zip(PODS, ports, strict=True))
+    address = next(pod["address"] for pod in status["pods"] if pod["name"] == PODS[1])
+
+    def is_answered() -> bool:
+        try:
+            one.sendto(b"asked", (address, ports[1]))
+            data, asker = other.recvfrom(100)
+            other.sendto(data, asker)
+            return one.recv(100) == b"asked"
+        except TimeoutError:
+            return False
+
+    with one, other:
+        wait_until(is_answered, timeout_s=10, what="a datagram and its answer arrive")
+
+
+def bound_to(port: int) -> socket.socket:
+    found = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    found.bind(("", port))
+    found.settimeout(1)
+    return found
 
 
 @pytest.mark.slow

@@ -238,8 +238,8 @@ NODE = OwnNode(IPv4Network("10.0.46.0/24"), overlay_mtu=1472, port=PORT)
 FORWARDER = Forwarder(NODE, ForwardingTable({IPv4Network("10.0.90.0/24"): TunnelEndpoint(THEIRS, PORT)}))
 
 
-def inner(text: str, source: str = POD2, destination: str = POD1, port: int = 9, **fields: object) -> bytes:
-    return ipv4(source, destination, udp(7, port, text.encode()), **fields)  # type: ignore[arg-type]  # by name
+def inner(text: str, source: str = POD2, destination: str = POD1, **fields: object) -> bytes:
+    return ipv4(source, destination, udp(7, 9, text.encode()), **fields)  # type: ignore[arg-type]  # by name
 
 
 PACKETS: dict[str, tuple[bytes, int]] = {
@@ -259,7 +259,9 @@ PACKETS: dict[str, tuple[bytes, int]] = {
     "<to the node>": (inner("<to the node>", destination=OURS), PORT),
     "<to all>": (inner("<to all>", destination="10.0.46.255"), PORT),
     "<to a group>": (inner("<to a group>", destination="224.0.0.5"), PORT),
-    "<nested>": (inner("<nested>", port=PORT), PORT),
+    "<nested>": (ipv4(POD2, POD1, udp(PORT, PORT, b"<nested>")), PORT),
+    "<to the port>": (ipv4(POD2, POD1, udp(7, PORT, b"<to the port>")), PORT),
+    "<from the port>": (ipv4(POD2, POD1, udp(PORT, 9, b"<from the port>")), PORT),
     "<nothing>": (b"", PORT),
     "<short>": (inner("<short>")[:19], PORT),
     "<version>": (b"\x65" + inner("<version>")[1:], PORT),

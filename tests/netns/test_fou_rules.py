@@ -83,8 +83,8 @@ def node(namespaces: NamespaceMaker, tmp_path: Path) -> Iterator[Node]:
     thread.close()
 
 
-def inner(source: str = "10.0.90.2", destination: str = "10.0.46.2", port: int = 9) -> bytes:
-    return ipv4(source, destination, udp(7, port))
+def inner(source: str = "10.0.90.2", destination: str = "10.0.46.2", ports: tuple[int, int] = (7, 9)) -> bytes:
+    return ipv4(source, destination, udp(*ports))
 
 
 @pytest.mark.parametrize(
@@ -101,7 +101,9 @@ def inner(source: str = "10.0.90.2", destination: str = "10.0.46.2", port: int =
         (inner(destination="10.0.90.9"), {"destination": 1}),
         (inner(destination="10.0.46.255"), {"destination": 1}),
         (inner(destination="192.168.8.227"), {"destination": 1}),
-        (inner(port=8285), {"nest": 1}),
+        (inner(ports=(8285, 8285)), {"nest": 1}),
+        (inner(ports=(7, 8285)), {}),
+        (inner(ports=(8285, 9)), {}),
     ],
 )
 def test_a_packet_that_the_peer_may_not_send_is_dropped_and_counted(

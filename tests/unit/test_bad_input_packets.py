@@ -41,9 +41,9 @@ def test_a_fragment_goes_to_the_kernel_as_it_came(packet: bytes) -> None:
 
 
 def test_a_tiny_first_fragment_does_not_hide_the_tunnel_s_own_port() -> None:
-    """Four bytes are enough to read the port; with fewer no kernel would deliver the datagram by it either."""
-    assert FORWARDER.from_udp(fragment(0, udp(9, PORT)[:4]), PEER) == Drop(DropReason.NEST)
-    assert isinstance(FORWARDER.from_udp(fragment(0, udp(9, PORT)[:3]), PEER), WriteToTun)
+    """Four bytes are enough to read the ports; with fewer no kernel would deliver the datagram by it either."""
+    assert FORWARDER.from_udp(fragment(0, udp(PORT, PORT)[:4]), PEER) == Drop(DropReason.NEST)
+    assert isinstance(FORWARDER.from_udp(fragment(0, udp(PORT, PORT)[:3]), PEER), WriteToTun)
 
 
 def test_fragments_that_are_never_completed_take_no_memory() -> None:

@@ -97,11 +97,18 @@ def test_packet_for_our_own_subnet_is_answered_not_sent_around() -> None:
         *shows("B29", [(ipv4(OWN_POD, PEER_POD, ttl=0), DropReason.TTL)]),
         (ipv4(OWN_POD, "224.0.0.251", udp(5353, 5353)), DropReason.MULTICAST),
         (ipv4(OWN_POD, "255.255.255.255", udp(68, 67)), DropReason.MULTICAST),
-        *shows("B35", [(ipv4(OWN_POD, PEER_POD, udp(9, PORT)), DropReason.NEST)]),
+        *shows("B35", [(ipv4(OWN_POD, PEER_POD, udp(PORT, PORT)), DropReason.NEST)]),
     ],
 )
 def test_packet_of_the_kernel_is_dropped_with_its_reason(packet: bytes, reason: DropReason) -> None:
     assert FORWARDER.from_tun(packet) == Drop(reason)
+
+
+@pytest.mark.parametrize("ports", [(9, PORT), (PORT, 9)])
+@pytest.mark.row("B35")
+def test_a_pods_flow_may_have_the_overlays_port_at_one_end(ports: tuple[int, int]) -> None:
+    packet = ipv4(OWN_POD, PEER_POD, udp(*ports))
+    assert FORWARDER.from_tun(packet) == SendDatagram(packet, PEER)
 
 
 @pytest.mark.row("B29")
@@ -153,8 +160,8 @@ GOOD = ipv4(PEER_POD, OWN_POD, udp(1, 2))
             ),
         ),
         *shows("B35", [(ipv4(PEER_POD, OWN_POD, udp(PORT, PORT, GOOD)), DropReason.NEST)]),
-        *shows("B35", [(ipv4(PEER_POD, OWN_POD, udp(9, PORT), flags_and_offset=0x2000), DropReason.NEST)]),
-        *shows("B35", [(ipv4(PEER_POD, OWN_POD, udp(9, PORT), options=bytes(8)), DropReason.NEST)]),
+        *shows("B35", [(ipv4(PEER_POD, OWN_POD, udp(PORT, PORT), flags_and_offset=0x2000), DropReason.NEST)]),
+        *shows("B35", [(ipv4(PEER_POD, OWN_POD, udp(PORT, PORT), options=bytes(8)), DropReason.NEST)]),
     ],
 )
 def test_datagram_is_dropped_with_its_reason(packet: bytes, reason: DropReason) -> None:
@@ -181,9 +188,9 @@ def test_peer_that_was_just_withdrawn_is_no_peer() -> None:
         *shows("B30", [(ipv4(PEER_POD, OWN_POD, bytes(1452)),)]),
         *shows("B29", [(ipv4(PEER_POD, OWN_POD, ttl=1),)]),
         *shows("B32", [(ipv4("10.0.90.0", "10.0.46.0"),)]),
-        *shows("B35", [(ipv4(PEER_POD, OWN_POD, udp(PORT, 9)),)]),
-        *shows("B35", [(ipv4(PEER_POD, OWN_POD, udp(9, PORT), flags_and_offset=0x00B9),)]),
-        *shows("B35", [(ipv4(PEER_POD, OWN_POD, udp(9, PORT), protocol=6),)]),
+        *shows("B35", ((ipv4(PEER_POD, OWN_POD, udp(*ports)),) for ports in ((PORT, 9), (9, PORT)))),
+        *shows("B35", [(ipv4(PEER_POD, OWN_POD, udp(PORT, PORT), flags_and_offset=0x00B9),)]),
+        *shows("B35", [(ipv4(PEER_POD, OWN_POD, udp(PORT, PORT), protocol=6),)]),
         *shows("B34", [(ipv4(PEER_POD, OWN_POD, flags_and_offset=0x3FFF),)]),
     ],
 )

@@ -140,11 +140,11 @@ def test_what_peers_send_is_checked_in_the_forwarders_order() -> None:
         "fib saddr . iif oif missing counter name source drop",
         "ip daddr != 10.0.46.0/24 counter name destination drop",
         "ip daddr 10.0.46.255 counter name destination drop",
-        "udp dport 8285 counter name nest drop",
+        "udp sport 8285 udp dport 8285 counter name nest drop",
         "counter name rx",
     ]
     assert statements("postrouting")[1:] == [
-        'oifname "flfou-*" udp dport 8285 counter name nest drop',
+        'oifname "flfou-*" udp sport 8285 udp dport 8285 counter name nest drop',
         'oifname "flfou-*" counter name tx',
     ]
 

@@ -215,9 +215,9 @@ BAD_DATAGRAMS = [
     *((ipv4(PEER_POD, OWN_POD, bytes(size)), "toolong") for size in (1453, 65487)),
     *((ipv4(source, OWN_POD), "source") for source in ("10.0.91.2", "10.0.46.3", "0.0.0.0", "127.0.0.1", "224.0.0.1")),
     *((ipv4(PEER_POD, to), "destination") for to in ("10.0.47.2", PEER_POD, "127.0.0.1", "224.0.0.1", "10.0.46.255")),
-    (ipv4(PEER_POD, OWN_POD, udp(9, PORT)), "nest"),
-    (ipv4(PEER_POD, OWN_POD, udp(9, PORT), flags_and_offset=0x2000), "nest"),
-    (ipv4(PEER_POD, OWN_POD, udp(9, PORT), options=bytes(8)), "nest"),
+    (ipv4(PEER_POD, OWN_POD, udp(PORT, PORT)), "nest"),
+    (ipv4(PEER_POD, OWN_POD, udp(PORT, PORT), flags_and_offset=0x2000), "nest"),
+    (ipv4(PEER_POD, OWN_POD, udp(PORT, PORT), options=bytes(8)), "nest"),
 ]
 
 
@@ -234,8 +234,10 @@ def test_bad_datagram_is_dropped_with_the_same_reason(packet: bytes, reason: str
         ipv4(PEER_POD, OWN_POD, bytes(1452)),
         ipv4(PEER_POD, OWN_POD, ttl=1),
         ipv4("10.0.90.0", "10.0.46.0"),
-        ipv4(PEER_POD, OWN_POD, udp(9, PORT), flags_and_offset=0x00B9),
-        ipv4(PEER_POD, OWN_POD, b"\0\0\x20", protocol=17),
+        ipv4(PEER_POD, OWN_POD, udp(PORT, PORT), flags_and_offset=0x00B9),
+        ipv4(PEER_POD, OWN_POD, udp(PORT, PORT)[:3]),
+        ipv4(PEER_POD, OWN_POD, udp(PORT, 9)),
+        ipv4(PEER_POD, OWN_POD, udp(9, PORT)),
         ipv4(PEER_POD, OWN_POD, flags_and_offset=0x3FFF),
     ],
 )
@@ -386,7 +388,7 @@ def test_answer_is_that_of_the_reference(read: bytes) -> None:
         (NO_VNET + ipv4(OWN_POD, PEER_POD, version_ihl=0x44), "ihl"),
         (NO_VNET + ipv4(OWN_POD, PEER_POD, total_length=21), "length"),
         (plain(PEER_POD, ttl=0), "ttl"),
-        (plain(PEER_POD, udp(9, PORT)), "nest"),
+        (plain(PEER_POD, udp(PORT, PORT)), "nest"),
         (plain("224.0.0.251"), "multicast"),
     ],
 )

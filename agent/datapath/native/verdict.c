@@ -79,13 +79,16 @@ static bool is_one_host(uint32_t address)
 
 /* --- decide: forwarder.py */
 
-/* UDP to the overlay port; only a packet's first fragment says so. */
+/* UDP from and to the overlay port; only a packet's first fragment says so. */
 static bool is_nested(const native_rules *rules, const uint8_t *packet, size_t size, const struct header *header)
 {
-    size_t start = header->length + 2;
+    const uint8_t *ports = packet + header->length;
+    size_t end = header->length + 4;
     if (header->protocol != PROTOCOL_UDP || (header->flags_and_offset & FRAGMENT_OFFSET) != 0)
         return false;
-    return header->total_length >= start + 2 && size >= start + 2 && be16(packet + start) == rules->node.port;
+    if (header->total_length < end || size < end)
+        return false;
+    return be16(ports) == rules->node.port && be16(ports + 2) == rules->node.port;
 }
 
 /* Returns FORWARD and the peer, or the drop reason. OWN and NO_ROUTE require an answer. */
