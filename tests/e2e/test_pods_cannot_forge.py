@@ -24,7 +24,7 @@ spec:
   containers: [{name: shell, image: shell}]
 """
 
-OVERLAY = 8285
+OVERLAY_PORT = 8285
 PODS = ("shell1", "shell2")
 TAGS = {
     "VLAN 0": struct.pack("!HH", VLAN, 0),
@@ -75,7 +75,7 @@ def test_no_datagram_of_the_overlay_leaves_a_pod(hostile: Hostile) -> None:
     assert hostile.dropped("pods forge no packets of the overlay") - dropped == FORGED
 
 
-@pytest.mark.parametrize("ports", [(OVERLAY, 9000), (9000, OVERLAY)])
+@pytest.mark.parametrize("ports", [(OVERLAY_PORT, 9000), (9000, OVERLAY_PORT)])
 def test_a_flow_between_pods_of_two_nodes_may_have_the_overlays_port(two_nodes: Lab, ports: tuple[int, int]) -> None:
     status = two_nodes.json("status")
     one, other = (made_in(status["pid"], pod, partial(bound_to, port)) for pod, port in zip(PODS, ports, strict=True))

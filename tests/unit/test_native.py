@@ -396,6 +396,11 @@ def test_bad_packet_of_the_kernel_is_dropped_with_the_same_reason(read: bytes, r
     assert both_out(read).drops == {reason: 1}
 
 
+@pytest.mark.parametrize("ports", [(9, PORT), (PORT, 9)])
+def test_a_pods_flow_may_have_the_overlays_port_at_one_end(ports: tuple[int, int]) -> None:
+    assert both_out(plain(PEER_POD, udp(*ports))).groups == [1]
+
+
 TCP_PACKET = super_packet(3)[10:]
 LIES = {
     "size 0": vnet(GSO_TCP4, 0) + TCP_PACKET,
