@@ -154,6 +154,11 @@ class EtcdMember:
         """Return its data directory, as the lab sees it."""
         return self._machine / Path(DATA_DIRECTORY).name
 
+    @property
+    def has_data(self) -> bool:
+        """Return whether it has the data of its first start, which identifies it to the others."""
+        return (self.data / "member").exists()
+
     def answers(self) -> bool:
         """Return whether it answers at all, even with an alarm."""
         try:
@@ -178,8 +183,8 @@ class EtcdMember:
         return f"{self.name}: no answer from {self.endpoint} yet"
 
     def _launch(self) -> subprocess.Popen[bytes]:
-        # The data from its first start identifies it to the others, who refuse a stranger with its name.
-        if self._has_run and not (self.data / "member").exists():
+        # The others refuse a stranger with its name.
+        if self._has_run and not self.has_data:
             self.replace()
         self._has_run = True
         self.data.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -259,11 +264,15 @@ class EtcdCluster:
 
         Raises OSError if the others cannot agree on that now.
         """
-        asked = next((other for other in self.members if other is not member and other.healthy()), None)
-        if asked is None:
-            # Alone it restarts empty; the others, if any, are no better off.
+        others = [other for other in self.members if other is not member]
+        if not any(other.has_data for other in others):
+            # There is nothing to join: it restarts empty, as the others do.
             return
         try:
+            asked = next((other for other in others if other.healthy()), None)
+            if asked is None:
+                # It may have been the leader. Started now, it would get data that the others refuse for ever.
+                raise EtcdFailed("the other members have no leader")
             listed = json.loads(self.etcdctl(["member", "list", "--write-out=json"], asked=asked))["members"]
             known = [one for one in listed if member.peer_url in one["peerURLs"]]
             # A member without a name was added earlier, and has never started.

@@ -22,6 +22,11 @@ def members(lab: Lab) -> dict[str, str]:
     return {fields[2]: fields[0] for fields in (line.split(", ") for line in lines) if len(fields) > 2}
 
 
+def is_replaced(lab: Lab, before: dict[str, str]) -> bool:
+    """Report whether etcd2 has another id than before; etcdctl may fail meanwhile."""
+    return members(lab).get("etcd2", before["etcd2"]) != before["etcd2"]
+
+
 def healthy(handle: LabHandle) -> bool:
     return all(member["healthy"] for member in handle.status()["etcd"])
 
@@ -34,8 +39,7 @@ def test_a_member_without_its_disk_is_removed_and_added_again(new_lab: NewLab, t
         leases = lab.must("get", "leases")
         lab.run("etcd2", "rm", "-rf", "/run/etcd")
         lab.must("fault", "etcd", "kill", "etcd2")
-        # Until then etcdctl may fail.
-        wait_until(lambda: members(lab).get("etcd2", before["etcd2"]) != before["etcd2"], timeout_s=60, what="replaced")
+        wait_until(lambda: is_replaced(lab, before), timeout_s=60, what="replaced")
         wait_until(lambda: healthy(handle), timeout_s=30, what="all members are healthy")
         after = members(lab)
         assert {name for name in before if before[name] != after[name]} == {"etcd2"}
@@ -44,3 +48,19 @@ def test_a_member_without_its_disk_is_removed_and_added_again(new_lab: NewLab, t
         assert [line.split()[0] for line in lab.must("get", "leases").splitlines()] == [
             line.split()[0] for line in leases.splitlines()
         ]
+
+
+def test_a_member_without_its_disk_waits_until_the_others_have_a_leader(new_lab: NewLab) -> None:
+    with new_lab(CLUSTER.format(tls="false")) as handle:
+        lab = Lab(handle.name)
+        before = members(lab)
+        # So that the last one has no leader, as for a moment whenever the leader is the one that dies.
+        lab.must("fault", "etcd", "stop", "etcd3")
+        lab.run("etcd2", "rm", "-rf", "/run/etcd")
+        lab.must("fault", "etcd", "kill", "etcd2")
+        waits = "cannot rejoin yet: the other members have no leader"
+        wait_until(lambda: waits in lab.must("events"), timeout_s=30, what="it says why it waits")
+        lab.must("fault", "heal")
+        wait_until(lambda: is_replaced(lab, before), timeout_s=60, what="replaced")
+        wait_until(lambda: healthy(handle), timeout_s=30, what="all members are healthy")
+        assert len(members(lab)) == 3
