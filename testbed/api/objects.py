@@ -3,7 +3,7 @@
 import asyncio
 import re
 from collections.abc import AsyncGenerator, Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from testbed.api import patches, tables
@@ -55,6 +55,8 @@ class Query:
     """Where the answer before ended, as in its `continue`."""
     dry_run: bool = False
     grace_s: int | None = None
+    preconditions: Mapping[str, object] = field(default_factory=dict)
+    """Metadata that an object must have for its deletion: `uid`, `resourceVersion`."""
     table: bool = False
     """As columns, for printing."""
     whole_rows: bool = False
@@ -155,6 +157,10 @@ class Objects:
         item = await self.get(place)
         if not place.resource.changes:
             raise _unchangeable(place, "delete")
+        for name, wanted in query.preconditions.items():
+            got = item["metadata"].get(name)
+            if wanted not in (None, got):
+                raise Failure(409, f"precondition failed: {name} (got {got}; want {wanted})", place)
         if query.dry_run:
             return item
         task = asyncio.create_task(self._lab.delete(place, query.grace_s))
@@ -176,10 +182,10 @@ class Objects:
         return found
 
     async def _change(self, place: ApiPlace, before: Object, item: Object, query: Query) -> Answer:
-        version = item.get("metadata", {}).get("resourceVersion")
+        named = self._place_of(place, item)
+        version = item["metadata"].get("resourceVersion")
         if version and version != before["metadata"]["resourceVersion"]:
             raise conflict(place)
-        named = self._place_of(place, item)
         if named.name != place.name:
             raise Failure(400, f"the name may not change (got {named.name}; want {place.name})", place)
         if place.resource.kind is NODE:
@@ -190,7 +196,10 @@ class Objects:
 
     async def _change_node(self, place: ApiPlace, before: Object, item: Object, query: Query) -> Answer:
         """Cordon or uncordon a node; the rest of it is in the cluster file."""
-        closed = bool(item.get("spec", {}).get("unschedulable"))
+        spec = item.get("spec") or {}
+        if not isinstance(spec, dict):
+            raise Failure(422, "spec: not an object", place)
+        closed = bool(spec.get("unschedulable"))
         if item["metadata"].get("labels") != before["metadata"].get("labels"):
             raise Failure(403, "a node's labels are in the cluster file (nodes.NAME.labels), then up again", place)
         if closed != bool(before["spec"].get("unschedulable")) and not query.dry_run:

@@ -40,7 +40,11 @@ def patched(item: Object, kind: str, patch: object) -> Object:
     apply = _BY_TYPE.get(kind)
     if apply is None:
         raise Failure(415, f"unknown kind of patch (got {kind}; want {', '.join(_BY_TYPE)})")
-    result = apply(item, patch)
+    try:
+        result = apply(item, patch)
+    except (TypeError, KeyError, AttributeError, RecursionError) as failure:
+        # Of another form than its kind has: a number in place of a list, a name that is a mapping.
+        raise Failure(422, f"the patch does not fit: {failure}") from failure
     if not isinstance(result, dict):
         raise Failure(422, "the patch leaves no object")
     return result
@@ -53,7 +57,7 @@ def _json_patch(item: Object, patch: object) -> object:
         return jsonpatch.apply_patch(item, patch)
     except jsonpatch.JsonPatchTestFailed as failure:
         raise Failure(422, f"the patch's test failed: {failure}") from failure
-    except (jsonpatch.JsonPatchException, jsonpatch.JsonPointerException, TypeError, KeyError) as failure:
+    except (jsonpatch.JsonPatchException, jsonpatch.JsonPointerException) as failure:
         raise Failure(422, f"the patch does not fit: {failure}") from failure
 
 

@@ -70,7 +70,7 @@ def decoded(data: bytes) -> dict[str, Any]:
         if kind not in MESSAGES:
             raise Failure(415, f"{kind or 'this'} is not served as protobuf (want application/json)")
         return {**meta, **_message(kind, base64.b64decode(unknown.get("raw", "")))}
-    except (ValueError, IndexError) as error:
+    except (ValueError, IndexError, RecursionError) as error:
         raise Failure(400, f"the request's body is not an object in protobuf: {error}") from error
 
 

@@ -218,8 +218,12 @@ async def _deletion(request: web.Request) -> Query:
 
 def _query(request: web.Request, options: object = None) -> Query:
     """Return what a request asks for; `options` are those of a deletion. Raises Failure (400)."""
-    given = request.query
-    own = options if isinstance(options, dict) else {}
+    given, own = request.query, options or {}
+    if not isinstance(own, dict):
+        raise Failure(400, "the options of a deletion are not an object")
+    dry_run, preconditions = own.get("dryRun") or [], own.get("preconditions") or {}
+    if not isinstance(dry_run, list) or not isinstance(preconditions, dict):
+        raise Failure(400, "the options of a deletion: dryRun is not a list, or preconditions are not an object")
     grace = "gracePeriodSeconds"
     return Query(
         labels=given.get("labelSelector", ""),
@@ -228,8 +232,9 @@ def _query(request: web.Request, options: object = None) -> Query:
         sends_list=is_true(given.get("sendInitialEvents")),
         limit=number(given.get("limit"), "limit") or 0,
         after=given.get("continue", ""),
-        dry_run="All" in given.getall("dryRun", own.get("dryRun") or []),
+        dry_run="All" in given.getall("dryRun", dry_run),
         grace_s=number(given.get(grace, own.get(grace)), grace),
+        preconditions=preconditions,
         table="as=Table" in request.headers.get("Accept", "").replace(" ", ""),
         whole_rows=given.get("includeObject") == "Object",
     )

@@ -43,7 +43,7 @@ def replicas_of(scale: object, item: Mapping[str, Any], place: ApiPlace) -> int:
     if version and version != item["metadata"]["resourceVersion"]:
         raise conflict(place)
     replicas = spec.get("replicas", 0)
-    if not isinstance(replicas, int) or replicas < 0:
+    if not isinstance(replicas, int) or isinstance(replicas, bool) or replicas < 0:
         raise Failure(422, f"spec.replicas: not a number of pods (got {replicas})", place)
     return replicas
 

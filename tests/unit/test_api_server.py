@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import json
 import os
 import threading
 from collections.abc import Mapping, Sequence
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 from aiohttp.test_utils import TestClient, TestServer
 
+from testbed.api.failure import Failure
 from testbed.api.lab import AsyncLab, named
 from testbed.api.resources import Resource
 from testbed.api.server import ApiServer
@@ -21,10 +23,11 @@ from testbed.control.wire import CONTROL_SOCKET
 
 TOKEN = "secret"
 KNOWN = {"Authorization": f"Bearer {TOKEN}"}
+WEB_UID = "1"
 WEB = {
     "apiVersion": "apps/v1",
     "kind": "Deployment",
-    "metadata": {"name": "web", "namespace": "shop", "uid": "1", "creationTimestamp": "2026-01-01T00:00:00Z"},
+    "metadata": {"name": "web", "namespace": "shop", "uid": WEB_UID, "creationTimestamp": "2026-01-01T00:00:00Z"},
     "spec": {"replicas": 1, "selector": {"matchLabels": {"app": "web"}}},
     "status": {"replicas": 1},
 }
@@ -149,6 +152,67 @@ def test_a_scale_is_replaced_and_patched(method: str, kind: str, body: object, w
 def test_a_scale_that_cannot_be_is_refused(body: object, code: int) -> None:
     lab = _Lab()
     assert (_answer("PUT", SCALE, body, lab=lab)[0], lab.replicas) == (code, [])
+
+
+class _LabThatRefuses(_Lab):
+    """Refuses each object, as a lab does if its form is wrong."""
+
+    async def apply(self, item: object, place: object, *, dry_run: bool) -> Any:  # noqa: ANN401 - as in AsyncLab
+        raise Failure(400, f"refused: {item} at {place} ({dry_run})")
+
+    async def delete(self, place: object, grace_s: int | None) -> None:
+        """Delete nothing."""
+
+
+WEB_PATH = "/apis/apps/v1/namespaces/shop/deployments/web"
+MERGE, STRATEGIC = "application/merge-patch+json", "application/strategic-merge-patch+json"
+ODD: Sequence[object] = (None, [], {}, 5, "x", True, [1], {"a": None}, {"$patch": 1})
+
+
+@pytest.mark.parametrize("odd", ODD, ids=json.dumps)
+def test_json_of_another_form_than_an_object_has_is_refused_and_is_no_fault_of_ours(odd: object) -> None:
+    lists = {"$deleteFromPrimitiveList/finalizers": odd, "$setElementOrder/containers": odd, "containers": odd}
+    template = {"template": {"spec": {"containers": [{"name": odd, "ports": odd}]}}}
+    requests: Sequence[tuple[str, str, str, object]] = (
+        ("POST", WEB_PATH.rpartition("/")[0], "application/json", {**WEB, "metadata": odd}),
+        ("PUT", WEB_PATH, "application/json", {**WEB, "metadata": odd}),
+        ("PUT", WEB_PATH, "application/json", odd),
+        ("PUT", SCALE, "application/json", {"metadata": odd, "spec": odd}),
+        ("PUT", SCALE, "application/json", {"spec": {"replicas": odd}}),
+        ("DELETE", WEB_PATH, "application/json", odd),
+        ("DELETE", WEB_PATH, "application/json", {"dryRun": odd, "gracePeriodSeconds": odd}),
+        *(("PATCH", WEB_PATH, kind, {"metadata": odd}) for kind in (MERGE, STRATEGIC)),
+        *(("PATCH", WEB_PATH, kind, odd) for kind in (MERGE, STRATEGIC, "application/json-patch+json")),
+        *(("PATCH", WEB_PATH, STRATEGIC, {"spec": spec}) for spec in (lists, template)),
+        ("PATCH", WEB_PATH, "application/json-patch+json", [{"op": "add", "path": odd, "value": odd}]),
+    )
+
+    async def scenario() -> None:
+        application = ApiServer(_LabThatRefuses(), TOKEN).application()
+        async with TestClient(TestServer(application), headers=KNOWN) as client:
+            for method, path, kind, body in requests:
+                headers = {"Content-Type": kind}
+                answer = await client.request(method, path, data=json.dumps(body), headers=headers)
+                assert answer.status < 500, (method, path, kind, body, await answer.text())
+
+    asyncio.run(scenario())
+
+
+def test_a_deletion_whose_options_cannot_be_read_deletes_nothing() -> None:
+    for options in ([1], {"dryRun": 5}, {"dryRun": "All"}, {"preconditions": ["uid"]}):
+        assert _answer("DELETE", WEB_PATH, options, lab=_LabThatRefuses())[0] == 400, options
+
+
+def test_a_deletion_holds_only_for_the_object_that_it_means() -> None:
+    for name, other in {"uid": "2", "resourceVersion": "0"}.items():
+        code, body = _answer("DELETE", WEB_PATH, {"preconditions": {name: other}}, lab=_LabThatRefuses())
+        assert (code, body["reason"], f"precondition failed: {name} (got " in body["message"]) == (
+            409,
+            "Conflict",
+            True,
+        )
+    code, body = _answer("DELETE", WEB_PATH, {"preconditions": {"uid": WEB_UID}}, lab=_LabThatRefuses())
+    assert (code, body["status"]) == (200, "Success")
 
 
 def test_documents_and_reviews_are_served() -> None:
