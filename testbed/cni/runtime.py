@@ -238,7 +238,8 @@ class Runtime:
     def _collect(self, conflist: Conflist, version: str) -> None:
         """Call GC on every plugin, whatever the others say; failures are reported and no more."""
         with self._traffic.alone():
-            valid = [(name, INTERFACE) for name in self._attached]
+            # A copy: other pods' ADDs begin meanwhile, up to their first plugin.
+            valid = [(name, INTERFACE) for name in list(self._attached)]
             self._stale = False
             for plugin in conflist.plugins:
                 with contextlib.suppress(CniFailed):
