@@ -94,6 +94,7 @@ def _node(name: str, address: str, subnet: str, device: str | None) -> Facts:
         "device": device,
         "datapath": "native",
         "agent": {"state": "ready", "pid": 1, "restarts": 0},
+        "bridge_name": "docker0",
         "bridge": {"name": "docker0", "kind": "bridge", "address": f"{base}1/24", "mtu": 1472, "up": True},
         "overlay": device and {"name": device, "kind": "tun", "address": f"{base}0/32", "mtu": 1472, "up": True},
         "why_not_ready": [],

@@ -107,7 +107,7 @@ def map_of(state: LabState) -> Map:
     for name, node in state.nodes.items():
         if state.underlay.plan.ipv6 or node.datapath == "kernel":
             devices |= {link.name for link in node.kernel.links() if link.name.startswith(OVERLAY_DEVICES)}
-        for interface in (node.bridge, *devices):
+        for interface in {node.bridge or "", *devices} - {""}:
             addresses.update((own.ip, name) for own in node.kernel.addresses(interface))
             # Without link-local ones: they belong to one cable, and several machines may share one.
             lasting = (own.ip for own in node.kernel.ipv6_addresses(interface) if not own.ip.is_link_local)

@@ -76,6 +76,13 @@ class Broken:
         return found
 
     @property
+    def bridge(self) -> str:
+        """Return the bridge that the victim's pods are attached to. Raises NotFit."""
+        if self.node.bridge is None:
+            raise NotFit(f"the exercise needs a bridge, and the CNI plugins of {self.node.name} make none")
+        return self.node.bridge
+
+    @property
     def port(self) -> int:
         """Return the UDP port of the overlay."""
         return int(self.state.cluster.network.get("Backend", {}).get("Port", 8285))
@@ -101,7 +108,7 @@ def _drop_by_rule(broken: Broken) -> None:
 
 def _pin_neighbour(broken: Broken) -> None:
     address = str(broken.pod.address)
-    entry = [address, "lladdr", UNUSED_MAC, "dev", broken.node.bridge, "nud", "permanent"]
+    entry = [address, "lladdr", UNUSED_MAC, "dev", broken.bridge, "nud", "permanent"]
     run(broken.node.pid, ["ip", "neighbour", "replace", *entry])
 
 
@@ -127,8 +134,9 @@ def _take_port(broken: Broken) -> None:
 
 
 def _take_bridge_down(broken: Broken) -> None:
+    bridge = broken.bridge
     _signal_agent(broken.node, signal.SIGSTOP)
-    run(broken.node.pid, ["ip", "link", "set", broken.node.bridge, "down"])
+    run(broken.node.pid, ["ip", "link", "set", bridge, "down"])
 
 
 def _block_etcd(broken: Broken) -> None:

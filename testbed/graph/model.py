@@ -40,7 +40,7 @@ class DrawnPod:
     host_end: str | None
     """The node's end of its link; None for a pod with its node's network."""
     linked: bool
-    """Whether that end exists, is up and a port of the bridge."""
+    """Whether that end exists, is up and a port of the bridge, if there is one."""
 
     @property
     def health(self) -> Health:
@@ -69,11 +69,18 @@ class DrawnNode:
     uplink_up: bool
     mtu: int
     """The uplink's MTU in bytes."""
+    bridge_name: str | None
+    """Even while it does not exist; None if its pods are attached to none."""
     bridge: Device | None
     overlay: Device | None
     pods: tuple[DrawnPod, ...]
     datapath: str | None = None
     """What moves its packets, as its agent reports it."""
+
+    @property
+    def pods_point(self) -> Point:
+        """Return the point where its pods' links meet: the bridge, or the node's routes to each pod."""
+        return self.name, self.bridge_name or "routes"
 
     @property
     def health(self) -> Health:
@@ -221,9 +228,10 @@ def _node(
         uplink=uplink,
         uplink_up=bool(link and link["up"]),
         mtu=link["mtu"] if link else 0,
+        bridge_name=line["bridge_name"],
         bridge=_device(line["bridge"]),
         overlay=_device(line["overlay"]),
-        pods=tuple(_pod(pod, links) for pod in facts["pods"] if pod["node"] == name),
+        pods=tuple(_pod(pod, links, line["bridge_name"]) for pod in facts["pods"] if pod["node"] == name),
         datapath=line["datapath"],
     )
 
@@ -239,7 +247,7 @@ def _device(value: DeviceFacts | None) -> Device | None:
     return Device(value["name"], value["kind"], value["address"], value["mtu"], value["up"])
 
 
-def _pod(line: DrawnPodFacts, links: Links) -> DrawnPod:
+def _pod(line: DrawnPodFacts, links: Links, bridge: str | None) -> DrawnPod:
     link = None if line["host_end"] is None else links.get((line["node"], line["host_end"]))
     return DrawnPod(
         name=line["name"],
@@ -248,7 +256,7 @@ def _pod(line: DrawnPodFacts, links: Links) -> DrawnPod:
         state=line["state"],
         ready=line["ready"],
         host_end=line["host_end"],
-        linked=line["host_end"] is None or bool(link and link["up"] and link["master"]),
+        linked=line["host_end"] is None or bool(link and link["up"] and (link["master"] or bridge is None)),
     )
 
 

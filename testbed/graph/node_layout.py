@@ -98,14 +98,14 @@ def _pod_wires(node: DrawnNode, name: str, box: Box, bridge: Box, lines_below: i
         inside = (x, bridge.y + RUN)
         found += [
             DrawnWire("veth", ((pod.name, "eth0"), (node.name, pod.host_end)), (*spots, port)),
-            DrawnWire("inside", ((node.name, pod.host_end), (node.name, "docker0")), (port, inside)),
+            DrawnWire("inside", ((node.name, pod.host_end), node.pods_point), (port, inside)),
             DrawnWire("inside", ((pod.name, "lo"), (pod.name, "eth0")), ((box.x, box.bottom), spots[0])),
         ]
     return found
 
 
 def _device_wires(node: DrawnNode, bridge: Box, overlay: Box, agent: Box, uplink: Box) -> list[DrawnWire]:
-    docker0, uplink_point = (node.name, "docker0"), (node.name, node.uplink)
+    uplink_point = (node.name, node.uplink)
     device = (node.name, node.device)
     process = (node.name, "agent")
     way_out, way_in = (node.name, "bridge's way out"), (node.name, "uplink's way in")
@@ -114,9 +114,9 @@ def _device_wires(node: DrawnNode, bridge: Box, overlay: Box, agent: Box, uplink
     into = (uplink.right - UPLINK_PORT, uplink.y)
     turn = agent.bottom + OUT / 2
     always = [
-        DrawnWire("inside", (docker0, way_out), ((x, run), (x, bridge.bottom))),
+        DrawnWire("inside", (node.pods_point, way_out), ((x, run), (x, bridge.bottom))),
         # Traffic outside the overlay (another underlay address, masqueraded) goes from bridge to uplink.
-        DrawnWire("around", (docker0, way_in), ((between, run), (between, turn), (into[0], turn), into)),
+        DrawnWire("around", (node.pods_point, way_in), ((between, run), (between, turn), (into[0], turn), into)),
     ]
     inner = DrawnWire("inside", (way_in, uplink_point), (into, (into[0], uplink.center[1])))
     to_device = DrawnWire("kernel", (way_out, device), ((x, bridge.bottom), (x, overlay.y)))

@@ -168,14 +168,19 @@ def _device_class(kind: str, device: Device | None) -> str:
 
 
 def _bridge(node: DrawnNode, box: Box, upside_down: bool) -> str:
-    device = node.bridge
+    device, name = node.bridge, node.bridge_name
     words = "does not exist" if device is None else (device.address or "no address") + ("" if device.up else "  DOWN")
     y = box.y + 15 if upside_down else box.bottom - 8
     beside = OVERLAY_WIDTH + DEVICE_GAP / 2 + CHANNEL + 3  # right of the wires from it
-    text = label(device.name if device else "docker0", (box.x + 8, y), "name", OVERLAY_WIDTH - OUT_OF_BRIDGE - 28)
+    room = OVERLAY_WIDTH - OUT_OF_BRIDGE - 28
+    if name is None:
+        text = label("no bridge", (box.x + 8, y), "name", room)
+        text += label("a route to each pod", (box.x + beside, y), "mono", box.width - beside - 4)
+        return group(rectangle(box) + text, "bridge", f"{node.name} has a route to each of its pods, and no bridge")
+    text = label(name, (box.x + 8, y), "name", room)
     text += label(words, (box.x + beside, y), "mono", box.width - beside - 4)
     title = f"{node.name}'s bridge" + (f", MTU {device.mtu}" if device else "")
-    return group(rectangle(box) + text, _device_class("bridge", device), title, data_device=f"{node.name}/docker0")
+    return group(rectangle(box) + text, _device_class("bridge", device), title, data_device=f"{node.name}/{name}")
 
 
 def _overlay(node: DrawnNode, box: Box) -> str:

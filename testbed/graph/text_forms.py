@@ -110,9 +110,8 @@ def _parts(node: DrawnNode) -> list[tuple[tuple[str, str], str]]:
     """Return a node's parts, each with its text."""
     bridge, overlay = node.bridge, node.overlay
     found = [((pod.name, "pod"), f"{pod.name}\n{pod.address or 'no address'}{SIGNS[pod.health]}") for pod in node.pods]
-    found.append(
-        ((node.name, "docker0"), f"docker0\n{bridge.address or 'no address'}" if bridge else "docker0\ndoes not exist")
-    )
+    words = (bridge.address or "no address") if bridge else "does not exist"
+    found.append(((node.name, "bridge"), f"{node.bridge_name}\n{words}" if node.bridge_name else "no bridge"))
     if node.device:
         words = f"{overlay.address or 'no address'} mtu {overlay.mtu}" if overlay else "does not exist"
         found.append(((node.name, "overlay"), f"{node.device}\n{words}"))
@@ -124,13 +123,13 @@ def _parts(node: DrawnNode) -> list[tuple[tuple[str, str], str]]:
 def _edges(graph: Graph) -> list[tuple[str, str, str]]:
     found: list[tuple[str, str, str]] = []
     for node in graph.nodes:
-        docker0, overlay = _place(node.name, "docker0"), _place(node.name, "overlay")
+        bridge, overlay = _place(node.name, "bridge"), _place(node.name, "overlay")
         agent, uplink = _place(node.name, "agent"), _place(node.name, "uplink")
         found += [
-            (_place(pod.name, "pod"), docker0 if pod.host_end else uplink, "" if pod.linked else "down")
+            (_place(pod.name, "pod"), bridge if pod.host_end else uplink, "" if pod.linked else "down")
             for pod in node.pods
         ]
-        way = [docker0, *([overlay] if node.device else []), *([agent] if node.agent_carries else []), uplink]
+        way = [bridge, *([overlay] if node.device else []), *([agent] if node.agent_carries else []), uplink]
         found += [(one, other, "") for one, other in itertools.pairwise(way)]
     uplinks = {(node.name, node.uplink): _place(node.name, "uplink") for node in graph.nodes}
     for cable in graph.cables:

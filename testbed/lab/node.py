@@ -19,7 +19,7 @@ from agent.netconfig.config import NetworkConfig
 from agent.node.subnet_env import SubnetEnv, read_env, write_subnet_env
 from testbed.cluster.agent_words import agent_words, flannel_flags
 from testbed.cluster.cluster_document import AgentReady, AgentSpec, CniSpec
-from testbed.cluster.device_names import OVERLAY_DEVICES
+from testbed.cluster.device_names import BRIDGE, OVERLAY_DEVICES
 from testbed.cni.files import bridge_of
 from testbed.control.options import MACHINES
 from testbed.errors import NoSubnetYet
@@ -34,7 +34,6 @@ from testbed.processes.namespaces import in_network_of
 from testbed.processes.supervise import Process, RestartPolicy, Supervised, last_line
 from testbed.processes.warm_parent import WarmParent
 
-BRIDGE = "docker0"
 HEALTH_PORT = 8286
 SUBNET_FILE = "flannel/subnet.env"
 """Below the node's /run."""
@@ -106,7 +105,8 @@ class LabNode:
         """Its rules for packets from pods."""
         self.cni = cni
         """The plugins that make its pods' networks, and the bridge; None: the lab does."""
-        self.bridge = BRIDGE if cni is None else bridge_of(cni) or BRIDGE
+        self.bridge = BRIDGE if cni is None else bridge_of(cni)
+        """The bridge that its pods are attached to; None if their plugins make none."""
         self.rundir = directory / MACHINES / name
         self.run = self.rundir / "run"
         """The directory that the node sees as /run."""

@@ -13,6 +13,7 @@ from agent.kernel.journal import FileJournal, Journal
 from agent.lease import Subnet
 from agent.netconfig.config import NetworkConfig, parse_network_config
 from testbed.cgroups.groups import Groups
+from testbed.cluster.device_names import BRIDGE
 from testbed.cluster.object_key import object_uid
 from testbed.cluster.overlay import Overlay, overlay_of
 from testbed.cluster.spec import Cluster
@@ -29,7 +30,7 @@ from testbed.lab.forwarding import missing_forwarding, seen_in_kernel
 from testbed.lab.kernel_forwarding import Passage
 from testbed.lab.link_watch import LinkWatch
 from testbed.lab.namespaces import Namespaces
-from testbed.lab.node import BRIDGE, LabNode, parent_of_agents, uplink_of
+from testbed.lab.node import LabNode, parent_of_agents, uplink_of
 from testbed.lab.node_rules import NodeRules
 from testbed.lab.nodes import Nodes
 from testbed.lab.notices import Notices

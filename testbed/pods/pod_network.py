@@ -22,6 +22,7 @@ from agent.kernel.values import (
     WantedRoute,
     WantedSysctl,
 )
+from testbed.cluster.device_names import BRIDGE
 from testbed.cluster.manifest import PodManifest
 from testbed.cluster.underlay_plan import DEFAULT_IPV6_ROUTE, DEFAULT_ROUTE
 from testbed.errors import NoSubnetYet
@@ -66,10 +67,6 @@ class PodHost(Protocol):
     @property
     def guard(self) -> Guard:
         """Return the node's rules for packets from its pods."""
-
-    @property
-    def bridge(self) -> str:
-        """Return the pods' bridge, `docker0`; its MAC address must not change with its ports."""
 
     @property
     def subnet(self) -> IPv4Network:
@@ -182,7 +179,7 @@ class BridgeNetwork:
     def repair(self, manifest: PodManifest, addresses: PodAddresses) -> str:
         """Put the pod's link back on the bridge."""
         again = plug_in(self._host, manifest.key.file_name, addresses.ipv4)
-        return f"reconnected to {self._host.bridge}" if again else ""
+        return f"reconnected to {BRIDGE}" if again else ""
 
     def host_end(self, manifest: PodManifest) -> str:
         """Return the name of the node's end."""
@@ -236,9 +233,9 @@ def connect(host: PodHost, pod: str, pause_pid: int, address: IPv4Address) -> No
     near, mac, node = host_end(pod), pod_mac(address), host.kernel
     ipv6 = ipv6_of(host, address)
     with netlink_as_oserror():
-        bridge = node.link(host.bridge)
+        bridge = node.link(BRIDGE)
         if bridge is None:
-            raise OSError(f"pod {pod}: node {host.name} has no bridge {host.bridge}")
+            raise OSError(f"pod {pod}: node {host.name} has no bridge {BRIDGE}")
         peer = VethPeer(POD_END, host.overlay_mtu, mac, namespace_pid=pause_pid, namespace=pod)
         link = WantedLink(near, f"{why}: its link", kind="veth", settings=peer, mtu=host.overlay_mtu)
         # The node does not send on this end; without this the kernel sends router solicitations and MLD reports.
@@ -259,14 +256,14 @@ def _wanted_port(host: PodHost, pod: str, address: IPv4Address, ipv6: IPv6Interf
     port = WantedLink(
         host_end(pod),
         f"{why}: a port of the bridge; a Service may send its packets back to it",
-        master=host.bridge,
+        master=BRIDGE,
         hairpin=True,
         up=True,
     )
-    neighbours = [WantedNeighbours(host.bridge, {address: mac}, f"{why}: known without ARP")]
+    neighbours = [WantedNeighbours(BRIDGE, {address: mac}, f"{why}: known without ARP")]
     if ipv6 is not None:
         neighbours.append(
-            WantedNeighbours(host.bridge, {ipv6.ip: mac}, f"{why}: known without neighbour discovery", family=6)
+            WantedNeighbours(BRIDGE, {ipv6.ip: mac}, f"{why}: known without neighbour discovery", family=6)
         )
     return Wanted(links=(port,), neighbours=tuple(neighbours))
 
@@ -328,7 +325,7 @@ def plug_in(host: PodHost, pod: str, address: IPv4Address) -> bool:
     """
     near = host_end(pod)
     with netlink_as_oserror():
-        bridge, link = host.kernel.link(host.bridge), host.kernel.link(near)
+        bridge, link = host.kernel.link(BRIDGE), host.kernel.link(near)
         if bridge is None or link is None or link.master == bridge.index:
             return False
         host.kernel.converge(_wanted_port(host, pod, address, ipv6_of(host, address)), known=[bridge, link])

@@ -130,7 +130,8 @@ def _node(node: LabNode, line: NodeStatus, state: AgentState) -> NodeFacts:
     counters = dict(state.get("counters") or {})
     return {
         **line,
-        "bridge": _device(node, node.bridge),
+        "bridge_name": node.bridge,
+        "bridge": _device(node, node.bridge) if node.bridge else None,
         "overlay": _device(node, line["device"]) if line["device"] else None,
         "why_not_ready": state.get("why_not_ready") or [],
         "forwarding": state.get("forwarding"),

@@ -227,13 +227,13 @@ def _ipv6_overlay_device(node: LabNode, first: str | None) -> Object:
 
 
 def _describe_bridge(node: LabNode) -> Object | None:
-    bridge = node.kernel.link(node.bridge)
+    bridge = node.kernel.link(node.bridge) if node.bridge else None
     if bridge is None:
         return None
-    addresses = _addresses_on(node, node.bridge)
+    addresses = _addresses_on(node, bridge.name)
     more = {"IPv6": addresses[1:]} if addresses[1:] else {}
     return {
-        "name": node.bridge,
+        "name": bridge.name,
         "--bip": addresses[0] if addresses else None,
         "mtu": bridge.mtu,
         "mac": bridge.mac,

@@ -11,7 +11,7 @@ from agent.kernel.values import IPAddress, Link, Route
 from testbed.capture.map import LAB, Map
 from testbed.lab.forwarding import host_of
 from testbed.lab.kernel_forwarding import Passage
-from testbed.lab.node import BRIDGE, AgentState, LabNode
+from testbed.lab.node import AgentState, LabNode
 from testbed.lab.nodes import Nodes
 from testbed.lab.underlay import LabUnderlay
 from testbed.services.rules import TABLE, WORDS
@@ -90,10 +90,10 @@ class Facts:
             return asked.link(interface) if asked else None
         return None
 
-    def pods_bridge(self, place: str) -> str:
-        """Return the name of the bridge that a node's pods hang on."""
+    def pods_bridge(self, place: str) -> str | None:
+        """Return the name of the bridge that a node's pods are attached to; None if there is none."""
         node = self._nodes.get(place)
-        return BRIDGE if node is None else node.bridge
+        return None if node is None else node.bridge
 
     def bridge_of(self, place: str, interface: str) -> str | None:
         """Return the bridge of a port."""

@@ -166,10 +166,12 @@ class Suspects:
             finding.reasons.insert(0, f"the agent of {place} dropped it ({reason}): {words}")
         if "own" in moved:
             name = self.facts.pods_bridge(place)
-            bridge = self.facts.link(place, name)
-            if bridge is None or not bridge.up:
-                finding.reasons.insert(0, f"{name} of {place} is {'down' if bridge else 'gone'}")
-            finding.hints += [f"exec {place} -- ip link show {name}", f"get routes {place}"]
+            if name is not None:
+                bridge = self.facts.link(place, name)
+                if bridge is None or not bridge.up:
+                    finding.reasons.insert(0, f"{name} of {place} is {'down' if bridge else 'gone'}")
+                finding.hints.append(f"exec {place} -- ip link show {name}")
+            finding.hints.append(f"get routes {place}")
             return
         outgoing = lost.sighting.outgoing
         peer = self.facts.peer(place, lost.inner.header.destination)
@@ -195,7 +197,7 @@ class Suspects:
     def _what_it_would_repair(self, place: str) -> Iterator[str]:
         """Yield obstacles that the packet would meet if the agent had carried it; a running agent repairs these."""
         for name in (self.known.overlay_device, self.facts.pods_bridge(place)):
-            link = self.facts.link(place, name)
+            link = self.facts.link(place, name) if name else None
             if link is not None and not link.up:
                 yield f"{name} of {place} is down"
 

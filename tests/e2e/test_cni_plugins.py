@@ -113,6 +113,10 @@ def test_pods_of_plugins_reach_each_other(place: Path, new_lab: NewLab, plugins:
         assert lab.check().problems == {}
         trace = lab.trace("a", "b")
         assert trace.answered, trace
+        hops = Lab(lab.name).json("trace", "a", "b", "--svg", str(place / "way.svg"))["hops"]
+        picture = (place / "way.svg").read_text()
+        assert re.findall(r'data-step="(\d+)"', picture) == [str(hop["number"]) for hop in hops]
+        assert "does not exist" not in picture
         names = [plugin["type"] for plugin in plugins]
         assert [name for name in calls(lab, "a") if name.startswith("ADD")] == [f"ADD {name}" for name in names]
         added = [one for one in lab.events() if one["object"] == "pod/a" and one["message"].startswith("ADD")]

@@ -272,6 +272,38 @@ def test_the_hops_of_a_trace_are_the_steps_on_the_picture() -> None:
     assert len(picture.findall(".//*[@class='lost']")) == 1
 
 
+def with_bridge(name: str | None) -> Facts:
+    """Return nginx_tomcat as CNI plugins make it: with this bridge, or with a route to each pod instead."""
+    facts: Facts = json.loads(json.dumps(facts_of_cluster("nginx_tomcat")))
+    for node in facts["nodes"]:
+        node |= {"bridge_name": name, "bridge": name and node["bridge"] | {"name": name}}
+    for link in (link for machine in facts["machines"] for link in machine["interfaces"]):
+        link["master"] = link["master"] and name
+    return facts
+
+
+@pytest.mark.parametrize("bridge", ["cni0", None])
+def test_pods_of_cni_plugins_are_drawn_at_the_plugins_bridge_or_without_one(bridge: str | None) -> None:
+    graph = graph_of(with_bridge(bridge))
+    points = [(place, bridge if interface == "docker0" else interface) for place, interface in WAY]
+    steps = [PathStep(number, place, name) for number, (place, name) in enumerate(points, 1) if name is not None]
+    drawn = draw_path(graph, steps)
+    assert len(ElementTree.fromstring(drawn).findall(".//*[@class='step']")) == len(steps)
+    for form in (drawn, html(graph), dot(graph), mermaid(graph)):
+        assert "docker0" not in form
+        assert "does not exist" not in form
+        assert ("cni0" in form) == (bridge is not None)
+    assert {pod.health for node in graph.nodes for pod in node.pods} == {"good"}
+
+
+def test_a_missing_bridge_is_drawn_with_its_name() -> None:
+    facts = with_bridge("cni0")
+    facts["nodes"][0]["bridge"] = None
+    graph = graph_of(facts)
+    assert 'class="bridge missing"' in draw(graph)
+    assert "cni0\\ndoes not exist" in dot(graph)
+
+
 def test_the_overlay_device_of_ipv6_is_where_the_other_one_is() -> None:
     graph = graph_of(facts_of_cluster("nginx_tomcat"))
     hop = {"number": 1, "leg": "request", "node": "node1", "direction": "out", "why": ""}

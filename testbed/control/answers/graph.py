@@ -93,6 +93,8 @@ class ForwardingLine(TypedDict):
 class NodeFacts(NodeStatus):
     """A node as in the status, with its parts."""
 
+    bridge_name: str | None
+    """The bridge that pods are attached to, even while it does not exist; null where their CNI plugins make none."""
     bridge: DeviceFacts | None
     """Null while there is none."""
     overlay: DeviceFacts | None
