@@ -22,9 +22,14 @@ class Nodes(Mapping[str, LabNode]):
     def __len__(self) -> int:
         return len(self._nodes)
 
-    def values(self) -> list[LabNode]:  # type: ignore[override]  # a list does not change while nodes come and go
+    # Lists, which do not change while nodes come and go: Mapping's own views look each name up when they get there.
+    def values(self) -> list[LabNode]:  # type: ignore[override]  # see above
         """Return the nodes as they are now."""
         return list(self._nodes.values())
+
+    def items(self) -> list[tuple[str, LabNode]]:  # type: ignore[override]  # see above
+        """Return names and nodes as they are now."""
+        return list(self._nodes.items())
 
     def add(self, nodes: Iterable[LabNode]) -> None:
         """Register these nodes."""

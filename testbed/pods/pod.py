@@ -6,6 +6,7 @@ When the pause process dies, the pod is not ready and its containers are ended; 
 import threading
 import time
 from collections.abc import Callable, Sequence
+from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -123,6 +124,11 @@ class Pod:
     def ipv6_address(self) -> str | None:
         """Return its IPv6 address, in addition, on a dual-stack network."""
         return self.sandbox.ipv6_address
+
+    @property
+    def node_address(self) -> IPv4Address:
+        """Return its node's own address."""
+        return self._host.address
 
     @property
     def host_end(self) -> str | None:

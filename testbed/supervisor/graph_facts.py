@@ -23,6 +23,7 @@ from testbed.control.answers.graph import (
 )
 from testbed.control.answers.lab import EtcdMemberStatus, NodeStatus
 from testbed.lab.clock import now
+from testbed.lab.machines import OverlayNode
 from testbed.lab.node import AgentState, LabNode
 from testbed.lab.pods import Pods
 from testbed.lab.state import LabState
@@ -41,28 +42,33 @@ def graph_facts(lab: Lab) -> GraphAnswer:
     states = {node.name: node.state() for node in state.nodes.values()}
     whole = status.lab_status(lab, states)
     etcd = {member["name"]: member for member in whole["etcd"]}
-    plans = [plan for plan in state.underlay.plan.machines.values() if plan.name in state.underlay.machines]
+    machines = state.underlay.machines
     return {
         "lab": state.name,
         "state": whole["state"],
         "at": now(),
         "network": state.cluster.network["Network"],
         "port": state.cluster.network.get("Backend", {}).get("Port", PORT),
-        "machines": [_machine(state, plan, etcd) for plan in plans],
+        "machines": [
+            _machine(state, plan, machines[plan.name], etcd)
+            for plan in state.underlay.plan.machines.values()
+            if plan.name in machines
+        ],
         "switches": _switches(state.underlay),
         "cables": _cables(state.underlay),
         "nodes": [
-            _node(state.nodes[line["name"]], line, states[line["name"]] or {})
+            _node(node, line, states[line["name"]] or {})
             for line in whole["nodes"]
-            if line["name"] in state.nodes
+            if (node := state.nodes.get(line["name"])) is not None
         ],
         "pods": [{**line, "host_end": _host_end(state.pods, line["name"])} for line in whole["pods"]],
         "services": whole["services"],
     }
 
 
-def _machine(state: LabState, plan: MachinePlan, etcd: Mapping[str, EtcdMemberStatus]) -> MachineFacts:
-    machine = state.underlay.machines[plan.name]
+def _machine(
+    state: LabState, plan: MachinePlan, machine: OverlayNode, etcd: Mapping[str, EtcdMemberStatus]
+) -> MachineFacts:
     kind: MachineKind = "router"
     if plan.name == GATEWAY:
         kind = "gateway"

@@ -18,7 +18,7 @@ from testbed.errors import EtcdFailed
 from testbed.lab.node import AgentState, LabNode
 from testbed.places import PROJECT
 from testbed.pods.pod import Pod
-from testbed.pods.pod_state import PodStatus, rfc3339
+from testbed.pods.pod_state import rfc3339
 from testbed.policies.policies import Policies
 from testbed.services.endpoints import endpoints_of
 from testbed.services.services import Services
@@ -86,15 +86,15 @@ def pod(lab: Lab, name: str) -> Shape | None:
 
 def _pod_shape(lab: Lab, identity: LabIdentity, pod: Pod) -> Shape:
     status = pod.status()
-    return lab.pod_shapes.shape(identity, pod, status, _around(lab, pod, status))
+    return lab.pod_shapes.shape(identity, pod, status, _around(lab, pod))
 
 
-def _around(lab: Lab, pod: Pod, status: PodStatus) -> PodSurroundings:
+def _around(lab: Lab, pod: Pod) -> PodSurroundings:
     times = lab.state.pods.times(pod)
     return PodSurroundings(
         created_at=pod.created_at,
         deleted_at=pod.deleted_at,
-        host_address=str(lab.state.nodes[status.node].address),
+        host_address=str(pod.node_address),
         link=pod.host_end,
         written=pod.written_manifest(),
         owner=_reference(lab, lab.workloads.owner_of(pod.key)),

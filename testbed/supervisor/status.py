@@ -34,7 +34,11 @@ BEHIND_THE_DEVICE = "by the overlay device; only the agent knows where to"
 def lab_status(lab: Lab, states: Mapping[str, AgentState | None] | None = None) -> StatusAnswer:
     """Return the whole lab at a glance (`status -o json`); `states` are agents' answers that the caller already has."""
     known = {node.name: node.state() for node in lab.state.nodes.values()} if states is None else states
-    nodes = [node_status(lab, lab.state.nodes[name], state) for name, state in known.items() if name in lab.state.nodes]
+    nodes = [
+        node_status(lab, node, state)
+        for name, state in known.items()
+        if (node := lab.state.nodes.get(name)) is not None
+    ]
     pods = {pod: pod_status(pod) for pod in lab.state.pods}
     etcd = [_etcd_status(lab, member) for member in lab.state.registry.etcd.members]
     dns = lab.names.status()
@@ -265,7 +269,7 @@ def describe_pod(lab: Lab, pod: Pod) -> Description:
     status = pod.status()
     return {
         "Name": status.name,
-        "Node": f"{status.node}/{lab.state.nodes[status.node].address}",
+        "Node": f"{status.node}/{pod.node_address}",
         "Address": _joined(*status.addresses),
         "State": status.state,
         "Phase": status.phase,

@@ -331,9 +331,10 @@ class LabVerbs:
         raise TestbedError(f"no pod or node named {name} (there are: {listed(everything, name)})")
 
     def _node(self, name: object) -> LabNode:
-        if not isinstance(name, str) or name not in self.state.nodes:
+        node = self.state.nodes.get(name) if isinstance(name, str) else None
+        if node is None:
             raise TestbedError(f"no node named {name} (there are: {listed(self.state.nodes, str(name))})")
-        return self.state.nodes[name]
+        return node
 
     def _pid(self, name: str) -> int:
         target = self._target(name)

@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from testbed.capture.map import Map
+from testbed.lab.node import AgentState
 from testbed.lab.nodes import Nodes
 
 ASKERS = 8
@@ -67,8 +68,13 @@ class Evidence:
         return _moved(self._kernels, self._all_kernels())
 
     def _agents(self, nodes: Iterable[str]) -> dict[str, Counters | None]:
+        def state(name: str) -> tuple[str, AgentState | None]:
+            # A node may be deleted meanwhile.
+            node = self._nodes.get(name)
+            return name, None if node is None else node.state()
+
         with ThreadPoolExecutor(ASKERS, "ask agents") as askers:
-            states = askers.map(lambda name: (name, self._nodes[name].state()), nodes)
+            states = askers.map(state, nodes)
             # Without an overlay device there are no counters: null.
             return {
                 name: None if state is None else (state["counters"] or {}).get("drops", {}) for name, state in states

@@ -132,17 +132,20 @@ class Facts:
 
     def has_other_agent(self, place: str) -> bool:
         """Return whether the place is a node whose agent is not ours, so it does not report what it does."""
-        return place in self._nodes and not self._nodes[place].runs_our_agent
+        node = self._nodes.get(place)
+        return node is not None and not node.runs_our_agent
 
     def agent_runs(self, place: str) -> bool:
         """Return whether the node's agent is a process now."""
-        return self._nodes[place].agent.state == "running"
+        node = self._nodes.get(place)
+        return node is not None and node.agent.state == "running"
 
     def _entries(self, place: str) -> list[tuple[str, str]]:
         """Return subnets and next hops, from the agent, else from the kernel's tables."""
         if place not in self._forwarding:
-            if self.has_other_agent(place):
-                found = [(one.subnet, one.via or INTO_ITS_DEVICE) for one in self._in_kernel(self._nodes[place])]
+            node = self._nodes.get(place)
+            if node is not None and not node.runs_our_agent:
+                found = [(one.subnet, one.via or INTO_ITS_DEVICE) for one in self._in_kernel(node)]
             else:
                 found = [(entry["subnet"], entry["via"]) for entry in (self.state(place) or {}).get("forwarding", ())]
             self._forwarding[place] = found
@@ -195,7 +198,8 @@ class Facts:
         holder = port_holder(self._map.overlay.port, self._map.pid(place) or "self")
         if holder is None:
             return "it is not running, its UDP port is closed"
-        if holder.pid == self._nodes[place].agent.pid:
+        node = self._nodes.get(place)
+        if node is not None and holder.pid == node.agent.pid:
             return STANDS_STILL
         return f"it is not running, and {holder} has its UDP port"
 
