@@ -94,7 +94,7 @@ class Policies:
         """Bring every node's tables in line with the current policies, pods and namespaces."""
         with self._enforcing:
             revision = self._revision
-            nodes = dict(self._nodes)
+            nodes = dict(self._nodes.items())
             if self._nodes_tables.keys() != nodes.keys() or any(
                 self._nodes_tables[name].pid != node.pid for name, node in nodes.items()
             ):

@@ -127,7 +127,7 @@ class Services:
             pods = self.pods()
             networks = self._networks()
             common = {family: everywhere(bind(self.numbered.values(), pods, family), family) for family in networks}
-            nodes = dict(self._nodes)
+            nodes = dict(self._nodes.items())
             former = {(*key, one.pid): one for key, one in self._programmers.items()}
             # A node that was deleted and added again has the same name but is another machine.
             self._programmers = {

@@ -200,7 +200,7 @@ class Workloads:
                     status.ready and self._missing_s(pod, owned) <= 0,
                 )
             )
-        for key, manifest in self.bare.items():
+        for key, manifest in list(self.bare.items()):
             if self._pods.get(key) is None:
                 # Applied a moment ago: it uses its resources already.
                 node, ports = manifest.spec.node_name or "", host_ports(manifest.spec)
