@@ -23,6 +23,7 @@ class Nodes(Mapping[str, LabNode]):
         return len(self._nodes)
 
     # Lists, which do not change while nodes come and go: Mapping's own views look each name up when they get there.
+    # So does dict(nodes), which is why it is written dict(nodes.items()).
     def values(self) -> list[LabNode]:  # type: ignore[override]  # see above
         """Return the nodes as they are now."""
         return list(self._nodes.values())
