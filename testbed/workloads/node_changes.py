@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 from ipaddress import AddressValueError, IPv4Address, IPv4Network
 
@@ -109,7 +110,7 @@ class NodeChanges:
         spec = NodeSpec.model_construct(ip=addresses.nodes[name], subnet=subnet)
         state.change_cluster(replace(cluster, nodes={**cluster.nodes, name: spec}, addresses=addresses, wiring=wiring))
         # No pod before its agent is ready: until then it has no subnet.
-        self._workloads.closed.add(name)
+        self._workloads.close(name)
         node = state.make_node(name)
         state.events.note("Normal", f"node/{name}", "Added", f"{node.address} on {switch}")
         node.agent.start()
@@ -195,8 +196,7 @@ class NodeChanges:
         except NodeFailed as failure:
             # The node is deleted anyway; pods that could not move in time are recreated elsewhere.
             state.events.note("Warning", f"node/{name}", "DrainIncomplete", str(failure))
-        # Controllers with a pod per node create none here any more.
-        self._workloads.closed.add(name)
+        self._workloads.close(name)
         lost = self._end_bare_pods(name)
         for pod in state.pods.on(name):
             self._workloads.end(pod)
@@ -226,13 +226,13 @@ class NodeChanges:
 
     def _end_bare_pods(self, name: str) -> list[str]:
         """Delete pods without an owner together with their node; they are not recreated."""
-        bare = [pod for pod in self._state.pods.on(name) if self._workloads.owner_of(pod.key) is None]
-        for pod in bare:
-            self._state.events.note(
-                "Warning", f"pod/{pod.name}", "NodeDeleted", f"{name} is deleted, and the pod has no controller"
-            )
-            self._pod_controller.remove(pod.key)
-        return [pod.name for pod in bare]
+        bare = [key for key, pod in list(self._workloads.bare.items()) if pod.spec.node_name == name]
+        for key in bare:
+            self._workloads.report_lost(key, name)
+            with suppress(KeyError):
+                # Deleted meanwhile by somebody else.
+                self._pod_controller.remove(key)
+        return [str(key) for key in bare]
 
     def _delete_leases(self, node: LabNode) -> None:
         """Delete its lease, so that peers forget the node now, and not at the lease's expiry."""

@@ -73,11 +73,15 @@ class PodController:
     def put(self, wanted: PodManifest) -> Outcome:
         """Store this pod, for which `check` has just found a node.
 
-        A change of more than labels and annotations recreates the pod.
+        A change of more than labels and annotations recreates the pod. If the node has been deleted since, so is the
+        pod.
         """
         with self._workloads.deciding:
             outcome = self.outcome(wanted)
             if outcome == "unchanged":
+                return outcome
+            if not self._workloads.is_open(node := self._chosen[wanted.key]):
+                self._workloads.report_lost(wanted.key, node)
                 return outcome
             self._workloads.bare[wanted.key] = self._placed(wanted)
         threading.Thread(target=self._bring_about, args=(wanted.key,), name=f"pod {wanted.key}", daemon=True).start()
@@ -101,6 +105,8 @@ class PodController:
     def why_not_ready(self, key: ObjectKey) -> str:
         """Return what the pod is missing; a completed one is ready."""
         pod, wanted = self._pods.get(key), self._workloads.bare.get(key)
+        if wanted is None:
+            return "deleted since, or its node was"
         if pod is None or pod.manifest != wanted:
             return "not created yet"
         status = pod.status()

@@ -221,6 +221,19 @@ class Workloads:
             if node.name not in self.closed
         ]
 
+    def close(self, node: str) -> None:
+        """Let the node accept no pod; whoever is deciding about one has finished."""
+        with self.deciding:
+            self.closed.add(node)
+
+    def is_open(self, node: str) -> bool:
+        """Return whether the node exists and is not being added or removed. Ask it under `deciding`."""
+        return node in self._nodes and node not in self.closed
+
+    def report_lost(self, pod: ObjectKey, node: str) -> None:
+        """Report that a pod without an owner is deleted together with its node."""
+        self._event("Warning", f"pod/{pod}", "NodeDeleted", f"{node} is deleted, and the pod has no controller")
+
     def decide(self) -> None:
         """Take the next actions for everything that creates pods."""
         with self.deciding:

@@ -1,0 +1,77 @@
+"""Pods without an owner while their nodes come and go."""
+
+from types import SimpleNamespace
+from typing import Any
+
+from testbed.cluster.manifest import PodManifest
+from testbed.cluster.object_key import key_of
+from testbed.lab.changes import Changes
+from testbed.lab.nodes import Nodes
+from testbed.workloads.pod_controller import PodController
+from testbed.workloads.workloads import Workloads
+from tests.waiting import wait_until
+
+SHELL = PodManifest.model_validate(
+    {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": "shell"},
+        "spec": {"nodeName": "node2", "containers": [{"name": "c", "image": "echo"}]},
+    }
+)
+
+
+class Lab:
+    """Two nodes and a controller of pods, which are only noted."""
+
+    def __init__(self) -> None:
+        self.nodes = Nodes()
+        nodes: list[Any] = [SimpleNamespace(name=name, expected=True, labels={}) for name in ("node1", "node2")]
+        self.nodes.add(nodes)
+        self.told: list[tuple[str, str]] = []
+        self.made: list[str] = []
+        events: Any = SimpleNamespace(note=lambda kind, subject, reason, message: self.told.append((subject, reason)))
+        pods: Any = _Pods(self.made)
+        underlay: Any = SimpleNamespace(machines={})
+        self.workloads = Workloads(self.nodes, pods, events)
+        self.controller = PodController(self.workloads, self.nodes, pods, underlay)
+
+    def check(self) -> list[Any]:
+        source: Any = None  # asked only where there is a problem
+        return list(self.controller.check([(source, SHELL)]))
+
+
+class _Pods(dict[Any, Any]):
+    """Notes which pods are made, and starts none."""
+
+    def __init__(self, made: list[str]) -> None:
+        super().__init__()
+        self.made = made
+        self.changed = Changes()
+
+    def make(self, manifest: PodManifest) -> Any:  # noqa: ANN401 - a pod that nothing is asked of
+        self.made.append(manifest.name)
+        return SimpleNamespace(key=manifest.key, name=manifest.name, start=lambda: None)
+
+    def add(self, pod: Any) -> None:  # noqa: ANN401 - the same
+        self[pod.key] = pod
+
+
+def test_a_pod_is_made_on_the_node_that_it_names() -> None:
+    lab = Lab()
+    assert (lab.check(), lab.controller.put(SHELL)) == ([], "created")
+    wait_until(lambda: lab.made == ["shell"], timeout_s=5, what="the pod is made")
+
+
+def test_a_pod_whose_node_is_deleted_between_check_and_put_is_deleted_with_it() -> None:
+    for gone in (False, True):
+        lab = Lab()
+        assert lab.check() == []
+        lab.workloads.close("node2")
+        if gone:
+            lab.nodes.forget(lab.nodes["node2"])
+            lab.workloads.closed.discard("node2")
+        lab.controller.put(SHELL)
+        assert lab.told == [("pod/shell", "NodeDeleted")]
+        assert (dict(lab.controller.wanted()), lab.made) == ({}, [])
+        assert "its node" in lab.controller.why_not_ready(key_of("shell"))
