@@ -4,6 +4,8 @@ import signal
 
 import pytest
 
+from testbed.control.questions import EXEC
+from testbed.errors import InvalidInput
 from tests.e2e.command import read_until
 from tests.e2e.lab import Lab
 from tests.waiting import wait_until
@@ -39,6 +41,13 @@ def test_missing_program_is_exit_code_127(target: str, two_nodes: Lab) -> None:
     assert answer.code == 127
     assert "no-such-program" in answer.err
     assert "Traceback" not in answer.err
+
+
+@POD_AND_NODE
+def test_a_command_that_no_program_can_receive_is_refused(target: str, two_nodes: Lab) -> None:
+    # Only a client of the socket or of the API can send one: a shell's words have no NUL.
+    with pytest.raises(InvalidInput, match="a NUL character"):
+        two_nodes.handle.ask(EXEC, {"name": target, "argv": ["echo", "a\0b"]})
 
 
 @pytest.mark.parametrize("command", ["ip route add 192.0.2.1 dev eth0", "tc qdisc add dev eth0 root pfifo"])
