@@ -19,7 +19,7 @@ from testbed.cluster.quantity import bytes_of
 from testbed.cni.answer import AddResult, Call
 from testbed.cni.runtime import INTERFACE, Attachment, CniFailed, Runtime
 from testbed.errors import NoSubnetYet
-from testbed.pods.pod_network import PodAddresses, PodHost, netlink_as_oserror, wanted_in_any_pod
+from testbed.pods.pod_network import PodAddresses, PodHost, failures_as_oserror, wanted_in_any_pod
 
 CALLS_KEPT = 20
 """For `describe pod`."""
@@ -61,22 +61,17 @@ class CniNetwork:
 
     def reserve(self, manifest: PodManifest) -> None:
         """Return None: the plugins choose addresses. Raises OSError while the node has no subnet."""
-        try:
+        with failures_as_oserror(str(manifest.key)):
             _ = self._host.subnet
-        except NoSubnetYet as error:
-            raise OSError(f"pod {manifest.key}: {error}") from error
 
     def connect(self, manifest: PodManifest, pause_pid: int) -> PodAddresses:
         """Call the plugins' ADD, and compare the pod with their result. Raises OSError with a message."""
         subject, host = _subject(manifest), self._host
-        try:
-            attachment = self._attachment(manifest)
-            self._linked[subject] = Linked(attachment.container_id, host.subnet)
-        except NoSubnetYet as error:
-            raise OSError(f"pod {manifest.key}: {error}") from error
         journal = host.kernel.journal
         own = journal.of(manifest.key.file_name) if isinstance(journal, FileJournal) else journal
-        with netlink_as_oserror(), Kernel(own, pause_pid) as inside:
+        with failures_as_oserror(str(manifest.key)), Kernel(own, pause_pid) as inside:
+            attachment = self._attachment(manifest)
+            self._linked[subject] = Linked(attachment.container_id, host.subnet)
             inside.converge(wanted_in_any_pod(manifest.key.file_name))
             result = self._runtime.add(attachment, pause_pid)
             try:
@@ -117,7 +112,7 @@ class CniNetwork:
         linked = self._linked.get(_subject(manifest))
         if linked is None or linked.host_end is None:
             return ""
-        with netlink_as_oserror():
+        with failures_as_oserror(str(manifest.key)):
             link = self._host.kernel.link(linked.host_end)
         if link is not None and link.master == linked.master:
             return ""
@@ -148,15 +143,15 @@ class CniNetwork:
         host = self._host
         try:
             ipv6 = host.ipv6_subnet
+            return {
+                "subnet": str(host.subnet),
+                "gateway": str(host.gateway),
+                "network": str(self._network),
+                "mtu": host.overlay_mtu,
+                **({} if ipv6 is None else {"ipv6_subnet": str(ipv6)}),
+            }
         except NoSubnetYet as error:
             raise CniFailed(str(error), may_pass=True) from error
-        return {
-            "subnet": str(host.subnet),
-            "gateway": str(host.gateway),
-            "network": str(self._network),
-            "mtu": host.overlay_mtu,
-            **({} if ipv6 is None else {"ipv6_subnet": str(ipv6)}),
-        }
 
     def _attachment(self, manifest: PodManifest) -> Attachment:
         key = manifest.key

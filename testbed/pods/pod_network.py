@@ -111,7 +111,7 @@ class PodNetwork(Protocol):
     def reserve(self, manifest: PodManifest) -> PodAddresses | None:
         """Reserve the pod's addresses, the current ones if it has some; None if `connect` chooses them.
 
-        Raises OSError with a message, or NoSubnetYet.
+        Raises OSError with a message.
         """
 
     def connect(self, manifest: PodManifest, pause_pid: int) -> PodAddresses:
@@ -145,11 +145,9 @@ class BridgeNetwork:
 
     def reserve(self, manifest: PodManifest) -> PodAddresses:
         """Reserve the lowest free address. Raises OSError with a message."""
-        try:
+        with failures_as_oserror(str(manifest.key)):
             address = self._ipam.allocate(manifest.key.file_name, self._host.subnet)
             ipv6 = ipv6_of(self._host, address)
-        except (NoFreeAddress, NoSubnetYet) as error:
-            raise OSError(f"pod {manifest.key}: {error}") from error
         return PodAddresses(address, None if ipv6 is None else ipv6.ip)
 
     def connect(self, manifest: PodManifest, pause_pid: int) -> PodAddresses:
@@ -219,20 +217,25 @@ def ipv6_of(host: PodHost, address: IPv4Address) -> IPv6Interface | None:
 
 
 @contextlib.contextmanager
-def netlink_as_oserror() -> Iterator[None]:
-    """Convert errors: supervision retries on OSError, and a link that could not be created is worth a retry too."""
+def failures_as_oserror(pod: str) -> Iterator[None]:
+    """Convert errors: supervision retries on OSError, and a node's subnet or a link may come later.
+
+    The node may lose its subnet at any time, also between two looks at it.
+    """
     try:
         yield
     except AgentError as error:
         raise OSError(str(error)) from error
+    except (NoFreeAddress, NoSubnetYet) as error:
+        raise OSError(f"pod {pod}: {error}") from error
 
 
 def connect(host: PodHost, pod: str, pause_pid: int, address: IPv4Address) -> None:
     """Link the pod to the node's bridge and configure both ends. Raises OSError with a message."""
     why = f"pod {pod}"
     near, mac, node = host_end(pod), pod_mac(address), host.kernel
-    ipv6 = ipv6_of(host, address)
-    with netlink_as_oserror():
+    with failures_as_oserror(pod):
+        ipv6 = ipv6_of(host, address)
         bridge = node.link(BRIDGE)
         if bridge is None:
             raise OSError(f"pod {pod}: node {host.name} has no bridge {BRIDGE}")
@@ -324,7 +327,7 @@ def plug_in(host: PodHost, pod: str, address: IPv4Address) -> bool:
     Raises OSError with a message.
     """
     near = host_end(pod)
-    with netlink_as_oserror():
+    with failures_as_oserror(pod):
         bridge, link = host.kernel.link(BRIDGE), host.kernel.link(near)
         if bridge is None or link is None or link.master == bridge.index:
             return False

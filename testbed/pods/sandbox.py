@@ -150,8 +150,8 @@ class PodSandbox:
         if self.pause is None or not self.pid or self._of_node or self._addresses is None:
             return
         if not self._network.is_current(self.manifest, self._addresses):
-            message = f"{self._host.name} now has {self._host.subnet}, which does not contain {self.address}"
-            self._report("Warning", "SubnetChanged", f"{message}: the pod is rebuilt")
+            message = f"{self._host.name} has another subnet now, and the pod had {self.address}: the pod is rebuilt"
+            self._report("Warning", "SubnetChanged", message)
             self.pause.kill()
 
     def _build(self) -> subprocess.Popen[bytes]:

@@ -187,7 +187,7 @@ class LabVerbs:
         if not argv or not all(isinstance(word, str) for word in argv) or not argv[0]:
             raise InvalidInput("exec: no command (want exec POD|NODE -- CMD…)")
         if any("\0" in word for word in argv):
-            raise InvalidInput("exec: a NUL character, with which no program can be started (want a command without it)")
+            raise InvalidInput("exec: a NUL character, with which no program can start (want a command without it)")
         return self._run_in(request, self._named(request, "name"), request.argument("container", str), argv, tty)
 
     def shell(self, request: Request) -> EndedAnswer:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from testbed.errors import NoSubnetYet
 from testbed.pods.container_log import LOG_BYTES
 from testbed.pods.kept_logs import log_of_deleted
 from testbed.pods.pod import Pod
@@ -349,6 +350,28 @@ def test_a_pod_that_cannot_be_built_leaves_nothing_but_its_reservation(node: Pod
     assert pod.pause_pid is None
     assert list(node.ipam.reservations().values()) == ["web"]
     assert not pod.status().ready
+
+
+def test_a_pod_whose_node_loses_its_subnet_while_it_is_linked_is_built_again(
+    node: PodNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pod = started(node.pod("web", shell("main", SLEEP)))
+    pause = pod.pause_pid
+    assert pause is not None
+    lost = threading.Event()
+    lost.set()
+
+    def mtu(_: PodNode) -> int:
+        if lost.is_set():
+            raise NoSubnetYet("node1 has no subnet yet")
+        return 1472
+
+    monkeypatch.setattr(PodNode, "overlay_mtu", property(mtu))
+    os.kill(pause, signal.SIGKILL)
+    wait_until(lambda: "no subnet yet" in pod.sandbox.failure, "the pod says why it is not linked")
+    lost.clear()
+    wait_until(lambda: pod.pause_pid not in (None, pause) and pod.status().ready, "built again")
+    assert pod.address == "10.0.46.2"
 
 
 def test_a_full_subnet_is_reported_in_words(node: PodNode) -> None:
