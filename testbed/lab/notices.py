@@ -23,8 +23,10 @@ class Notices:
     """Process ids that have reported readiness."""
 
     def __init__(self) -> None:
-        self._sockets: dict[int, socket.socket] = {}
-        """By descriptor."""
+        self._sockets: dict[Path, socket.socket] = {}
+        """By directory."""
+        self._changing = threading.Lock()
+        """Held while sockets come and go: a new one may have the descriptor of one that was closed."""
         self._epoll = select.epoll()
         self._ready: set[int] = set()
         self._told = threading.Condition()
@@ -41,8 +43,18 @@ class Notices:
             opened.bind(f"/proc/self/fd/{directory}/{SOCKET}")
         finally:
             os.close(directory)
-        self._sockets[opened.fileno()] = opened
-        self._epoll.register(opened, select.EPOLLIN)
+        with self._changing:
+            self._sockets[run_directory] = opened
+            self._epoll.register(opened, select.EPOLLIN)
+
+    def forget(self, run_directory: Path) -> None:
+        """Listen no more: the directory's node is about to be removed. Do nothing where `reach` was not called."""
+        with self._changing:
+            opened = self._sockets.pop(run_directory, None)
+            if opened is not None:
+                # Explicitly: a forked process may still hold it.
+                self._epoll.unregister(opened)
+                opened.close()
 
     def wait(self, limit_s: float) -> frozenset[int]:
         """Return those that became ready since the last call; wait for one until the limit."""
@@ -53,11 +65,19 @@ class Notices:
 
     def _listen(self) -> None:
         while True:
-            for descriptor, _ in self._epoll.poll():
-                self._take(self._sockets[descriptor])
+            heard = {descriptor for descriptor, _ in self._epoll.poll()}
+            with self._changing:
+                for opened in [one for one in self._sockets.values() if one.fileno() in heard]:
+                    self._take(opened)
 
     def _take(self, opened: socket.socket) -> None:
-        message, extra, _, _ = opened.recvmsg(MESSAGE_BYTES, socket.CMSG_SPACE(CREDENTIALS.size))
+        try:
+            message, extra, _, _ = opened.recvmsg(
+                MESSAGE_BYTES, socket.CMSG_SPACE(CREDENTIALS.size), socket.MSG_DONTWAIT
+            )
+        except BlockingIOError:
+            # It was heard on another socket that had this descriptor.
+            return
         for level, kind, data in extra:
             if (level, kind) == (socket.SOL_SOCKET, socket.SCM_CREDENTIALS) and READY in message.split(b"\n"):
                 with contextlib.suppress(struct.error), self._told:

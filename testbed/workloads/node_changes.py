@@ -202,6 +202,7 @@ class NodeChanges:
             self._workloads.end(pod)
         node = state.nodes[name]
         node.leave()
+        state.notices.forget(node.run)
         self._delete_leases(node)
         wiring = state.cluster.wiring.without_node(name)
         addresses = replace(
