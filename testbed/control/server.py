@@ -46,6 +46,10 @@ DELIVERY_LIMIT_S = 30.0
 """A client that has not read its answer by then loses it: until then the lab keeps it."""
 MAX_ANSWERED = 256
 """Concurrent requests, such as open shells."""
+NO_THREAD = (
+    "the lab can start no thread: a limit of processes is reached"
+    " (end some of them, or raise ulimit -u, pids.max of the control group, kernel.threads-max)"
+)
 
 
 class Request:
@@ -179,7 +183,13 @@ class ControlServer:
         client.connection.setblocking(True)
         with self._counting:
             self._running += 1
-        threading.Thread(target=self._serve, args=(client, *request), name="control client", daemon=True).start()
+        try:
+            threading.Thread(target=self._serve, args=(client, *request), name="control client", daemon=True).start()
+        except RuntimeError as failure:
+            # A pod may use every process that the machine allows, for a while.
+            log.warning("control: %s", failure)
+            _try_to_send(client.connection, {"error": NO_THREAD, "exit": 1})
+            self._release(client.connection, request[1])
 
     def _forget(self, client: _Waiting) -> None:
         self._selector.unregister(client.connection)
@@ -211,12 +221,13 @@ class ControlServer:
             log.exception("control: unexpected error")
             _try_to_send(connection, {"error": f"internal error: {failure!r} (see lab.log)", "exit": 1}, patience_s=1)
         finally:
-            close_all(streams)
-            connection.close()
-            self._answered.release()
-            self._ended()
+            self._release(connection, streams)
 
-    def _ended(self) -> None:
+    def _release(self, connection: socket.socket, streams: tuple[int, ...]) -> None:
+        """Close what belongs to a request, which has been answered."""
+        close_all(streams)
+        connection.close()
+        self._answered.release()
         with self._counting:
             self._running -= 1
             release = self._large_delivered and not self._running

@@ -16,6 +16,7 @@ from testbed.faults.catalogue import HEAL_LIMIT_S, FaultRequest, parse
 from testbed.faults.recovery import Recovery, Touched
 from testbed.lab.clock import now
 from testbed.plain_files import plain
+from testbed.processes.threads import start_when_possible
 
 BESIDE_OTHERS_S = 10.0
 """The limit while other faults are active: what the ended one broke may depend on their end."""
@@ -111,7 +112,7 @@ class Ledger:
                 if lasts_s is not None:
                     timer = threading.Timer(lasts_s, self._heal_in_time, (fault["number"],))
                     timer.daemon = True
-                    timer.start()
+                    start_when_possible(timer)
             self._write({"injected": fault, "took_s": round(time.monotonic() - started, 3)})
         return fault
 

@@ -22,6 +22,7 @@ from testbed.pods.pod_state import PodStatus, container_status, pod_phase, pod_s
 from testbed.pods.sandbox import PodSandbox
 from testbed.pods.volumes import PodVolumes
 from testbed.processes.supervise import Supervised
+from testbed.processes.threads import start_when_possible
 from testbed.processes.warm_parent import WarmParent
 
 __all__ = ["OnEvent", "Pod", "PodHost", "PodStatus"]
@@ -392,7 +393,7 @@ class Pod:
         every = (*self.init_containers.values(), *self.containers.values())
         stops = [threading.Thread(target=each.stop, args=(grace_s,)) for each in every]
         for thread in stops:
-            thread.start()
+            start_when_possible(thread)
         for thread in stops:
             thread.join()
 

@@ -31,6 +31,7 @@ from testbed.pods.pod_config import Lookup, MissingConfig, no_configs, values_of
 from testbed.pods.pod_state import ContainerFacts, shell_exit_code
 from testbed.pods.prober import Failure
 from testbed.processes.supervise import RestartPolicy, Supervised
+from testbed.processes.threads import start_when_possible
 from testbed.processes.warm_parent import ForkedProcess, WarmParent
 
 SHIM = Path(__file__).with_name("container.py")
@@ -202,7 +203,7 @@ class PodContainer:
         self._latest_end = min(self._latest_end, end)
         timer = threading.Timer(max(0.0, end - time.monotonic()), self._end_grace)
         timer.daemon = True
-        timer.start()
+        start_when_possible(timer)
 
     def _end_grace(self) -> None:
         self._hooks.cut_pre_stop()
@@ -220,7 +221,7 @@ class PodContainer:
         if self._supervised is not None and self._supervised.state != "exited":
             # Killing the processes and not the shim lets the shim reap them and report the exit code.
             timer = threading.Timer(grace_s, self._kill_processes)
-            timer.start()
+            start_when_possible(timer)
             self._got_term = True
             self._supervised.stop(grace_s + SHIM_GRACE_S)
             timer.cancel()
@@ -441,7 +442,7 @@ class PodContainer:
                 self._last_resort.cancel()
             self._last_resort = threading.Timer(grace_s, self._kill_processes)
             self._last_resort.daemon = True
-            self._last_resort.start()
+            start_when_possible(self._last_resort)
             supervised.kill(signal.SIGTERM)
 
     def _end_leftovers(self) -> None:

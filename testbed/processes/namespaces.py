@@ -9,6 +9,7 @@ short-lived thread, so that no other thread is moved.
 
 import contextlib
 import ctypes
+import errno
 import os
 import re
 import threading
@@ -334,7 +335,8 @@ def _set_capabilities(mask: int) -> None:
 def in_new_thread(work: Callable[[], T]) -> T:
     """Run `work` in a temporary thread, and return its result or raise its exception.
 
-    Namespaces that `work` enters end with the thread; its descriptors and child processes stay.
+    Namespaces that `work` enters end with the thread; its descriptors and child processes stay. Raises BlockingIOError,
+    like a fork, if a limit of processes is reached.
     """
     outcome: list[T] = []
     failure: list[BaseException] = []
@@ -346,7 +348,10 @@ def in_new_thread(work: Callable[[], T]) -> T:
             failure.append(error)
 
     thread = threading.Thread(target=run, name="namespace visitor")
-    thread.start()
+    try:
+        thread.start()
+    except RuntimeError as error:
+        raise BlockingIOError(errno.EAGAIN, str(error)) from error
     thread.join()
     if failure:
         raise failure[0]

@@ -3,10 +3,9 @@
 import os
 import select
 import threading
-import time
 from collections.abc import Callable
 
-RETRY_S = 0.1
+from testbed.processes.threads import start_when_possible
 
 
 class ProcessEnds:
@@ -36,17 +35,8 @@ class ProcessEnds:
                     self._epoll.unregister(descriptor)
                     name, callback = self._callbacks.pop(descriptor)
                 os.close(descriptor)
-                _start(threading.Thread(target=callback, name=name, daemon=True))
-
-
-def _start(thread: threading.Thread) -> None:
-    """Retry until it starts: an unnoticed end is a process that never restarts."""
-    while True:
-        try:
-            thread.start()
-            return
-        except RuntimeError:  # no thread can be made now
-            time.sleep(RETRY_S)
+                # An unnoticed end is a process that never restarts.
+                start_when_possible(threading.Thread(target=callback, name=name, daemon=True))
 
 
 PROCESS_ENDS = ProcessEnds()

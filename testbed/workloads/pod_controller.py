@@ -3,6 +3,7 @@
 import threading
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 
 from testbed.cluster.free_values import free_name
 from testbed.cluster.manifest import PodManifest
@@ -14,6 +15,7 @@ from testbed.cluster.validation import Source
 from testbed.lab.nodes import Nodes
 from testbed.lab.pods import Pods
 from testbed.lab.underlay import LabUnderlay
+from testbed.processes.threads import start_when_possible
 from testbed.workloads.controller import Outcome, outcome_of
 from testbed.workloads.workloads import Workloads
 
@@ -84,7 +86,8 @@ class PodController:
                 self._workloads.report_lost(wanted.key, node)
                 return outcome
             self._workloads.bare[wanted.key] = self._placed(wanted)
-        threading.Thread(target=self._bring_about, args=(wanted.key,), name=f"pod {wanted.key}", daemon=True).start()
+        bring_about = partial(self._bring_about, wanted.key)
+        start_when_possible(threading.Thread(target=bring_about, name=f"pod {wanted.key}", daemon=True))
         return outcome
 
     def _placed(self, wanted: PodManifest) -> PodManifest:

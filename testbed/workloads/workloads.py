@@ -14,6 +14,7 @@ import weakref
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from itertools import count
 from typing import NamedTuple
 
@@ -29,6 +30,7 @@ from testbed.lab.events import Events
 from testbed.lab.nodes import Nodes
 from testbed.lab.pods import Pods
 from testbed.pods.pod import Pod
+from testbed.processes.threads import start_when_possible
 from testbed.workloads.progress import Progress, Unplaced, deployment_numbers, progress_of
 from testbed.workloads.reconcile import WantedObjects, reconcile
 from testbed.workloads.seen import (
@@ -310,7 +312,8 @@ class Workloads:
     def end_soon(self, pod: Pod, grace_s: float | None = None) -> None:
         """End the pod, with its grace period, in a new thread."""
         _begin_end(pod, grace_s)
-        threading.Thread(target=self._finish_end, args=(pod, grace_s), name=f"end {pod.name}", daemon=True).start()
+        finish = partial(self._finish_end, pod, grace_s)
+        start_when_possible(threading.Thread(target=finish, name=f"end {pod.name}", daemon=True))
 
     def end(self, pod: Pod, grace_s: float | None = None) -> None:
         """End the pod; return when it is gone. A second call waits for the first, whose grace period it may shorten."""
@@ -363,7 +366,7 @@ class Workloads:
     def _try_again(self, pod: Pod, retry_s: float) -> None:
         again = threading.Timer(retry_s, self._starters.submit, (self._build, pod, min(LONGEST_RETRY_S, 2 * retry_s)))
         again.daemon = True
-        again.start()
+        start_when_possible(again)
 
     def _lane(self, pod: Pod) -> threading.Lock:
         with self.deciding:

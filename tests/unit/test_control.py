@@ -21,7 +21,7 @@ from testbed.control import client
 from testbed.control import server as control
 from testbed.control.client import LabRecord, start_ticks
 from testbed.control.questions import STATUS, Question
-from testbed.control.server import ControlServer, Request, Verb
+from testbed.control.server import MAX_ANSWERED, ControlServer, Request, Verb
 from testbed.control.wire import CONTROL_SOCKET, LINE_LIMIT, PROTOCOL, WrittenOnce, line_of, send_line
 from testbed.errors import EtcdFailed, TestbedError
 from testbed.processes.readable import readable
@@ -124,6 +124,32 @@ def test_an_invalid_request_is_answered_with_an_error(connect: Connect, sent: by
     told = answer(connection)
     assert told["error"].startswith(error)
     assert told["exit"] == code
+    assert_others_are_served(connect)
+
+
+def test_a_lab_that_can_start_no_thread_says_so_and_answers_again_when_it_can(
+    connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start = threading.Thread.start
+
+    def refuse(thread: threading.Thread) -> None:
+        if thread.name == "control client":
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    ours, theirs = os.pipe()
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", refuse)
+        for _ in range(MAX_ANSWERED + 1):
+            connection = connect()
+            rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [theirs]))]
+            connection.sendmsg([b'{"protocol":%d,"verb":"streams"}\n' % PROTOCOL], rights)
+            told = answer(connection)
+            assert told["error"].startswith("the lab can start no thread"), told
+            assert told["exit"] == 1
+    os.close(theirs)
+    assert os.read(ours, 1) == b"", "the server holds the other end no longer"
+    os.close(ours)
     assert_others_are_served(connect)
 
 
