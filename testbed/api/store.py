@@ -8,6 +8,7 @@ at once.
 """
 
 import asyncio
+import logging
 import time
 from collections import deque
 from collections.abc import AsyncGenerator, Mapping, Sequence
@@ -18,6 +19,8 @@ from testbed.api.failure import Failure
 from testbed.api.resources import Resource
 from testbed.control.wire import WrittenOnce
 from testbed.errors import TestbedError
+
+log = logging.getLogger(__name__)
 
 Object = dict[str, Any]
 HISTORY = 4096
@@ -159,6 +162,10 @@ class Collection:
                 await self.look()
             except TestbedError:
                 # It is busy, or ending.
+                await asyncio.sleep(RETRY_S)
+            except Exception:
+                # Clients that watch would wait for ever.
+                log.exception("watched %s", self.resource.kind.plural)
                 await asyncio.sleep(RETRY_S)
             await asyncio.sleep(max(PERIOD_S, COST_FACTOR * self._cost_s))
 

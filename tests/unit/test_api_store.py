@@ -202,6 +202,29 @@ def test_a_look_that_failed_is_not_shared_with_clients_that_come_later() -> None
     asyncio.run(scenario())
 
 
+@pytest.mark.parametrize("failure", [TestbedError("busy"), RuntimeError("can't start new thread")])
+def test_a_watch_goes_on_after_a_look_that_failed(monkeypatch: pytest.MonkeyPatch, failure: Exception) -> None:
+    monkeypatch.setattr(store, "RETRY_S", 0.0)
+
+    async def scenario() -> list[str]:
+        answers: list[Sequence[dict[str, Any]] | Exception] = [[], failure, [_object("a")]]
+
+        def ask() -> Sequence[dict[str, Any]]:
+            found = answers.pop(0) if len(answers) > 1 else answers[0]
+            if isinstance(found, Exception):
+                raise found
+            return found
+
+        pods = Collection(PODS, _Lab(ask), Versions())
+        _, version = await pods.look()
+        changes = pods.watch(version)
+        seen = await _next(changes, 1)
+        await changes.aclose()
+        return [_word(one) for one in seen]
+
+    assert asyncio.run(scenario()) == ["ADDED"]
+
+
 def test_an_answer_that_was_there_before_is_not_parsed_again() -> None:
     answer = RepeatedAnswer()
     first = answer(b'{"result":[{"a":1}]}\n')
