@@ -92,7 +92,7 @@ def _compile(expression: str, link_type: str) -> list[Instruction]:
         if "rejects all packets" in done.stderr or "link" in done.stderr:
             # It tests something that only one kind of interface has, such as Ethernet addresses.
             return nothing()
-        said = done.stderr.strip().splitlines()[-1].removeprefix("tcpdump: ")
+        said = (done.stderr.strip() or f"it ended with {done.returncode}").splitlines()[-1].removeprefix("tcpdump: ")
         raise InvalidInput(f"capture: filter: {said} (got {expression!r}; want a filter of tcpdump)")
     try:
         return from_tcpdump(done.stdout)

@@ -83,7 +83,8 @@ class KeptTable:
         before = self._rules.generation()
         done = self._run(["nft", "-f", "-"], script)
         if done.returncode != 0:
-            raise self._refused(done.stderr.strip().splitlines()[0])
+            # One that was killed, for want of memory, says nothing.
+            raise self._refused((done.stderr.strip() or f"nft ended with {done.returncode}").splitlines()[0])
         self._rules.note_own_change(before)
         self._journal.record(["nft", "-f", "-"], why, script)
 

@@ -1,5 +1,8 @@
 """A kept table in a real namespace: what nft did not do in time is a failure, and is done later."""
 
+import os
+from pathlib import Path
+
 import pytest
 
 from agent.kernel.journal import SilentJournal
@@ -47,6 +50,21 @@ def test_a_change_that_takes_too_long_is_refused_and_made_later(
     with monkeypatch.context() as patched:
         patched.setattr(kept_table, "LIMIT_S", TOO_SHORT_S)
         with pytest.raises(TableRefused, match=r"^nft did not end within"):
+            tables[0].put(both, "test", "test")
+    tables[0].put(both, "test", "test")
+    assert "10.0.0.2" in machine.run(["nft", "list", "table", "ip", "first"]).stdout
+
+
+def test_an_nft_that_is_killed_without_a_word_is_a_refusal_and_the_change_is_made_later(
+    machine: Namespace, tables: list[KeptTable], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    both = wanted("first", "10.0.0.1", "10.0.0.2")
+    killed = tmp_path / "nft"
+    killed.write_text("#!/bin/sh\nkill -9 $$\n")
+    killed.chmod(0o755)
+    with monkeypatch.context() as patched:
+        patched.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+        with pytest.raises(TableRefused, match=r"^nft ended with -9"):
             tables[0].put(both, "test", "test")
     tables[0].put(both, "test", "test")
     assert "10.0.0.2" in machine.run(["nft", "list", "table", "ip", "first"]).stdout
