@@ -88,6 +88,9 @@ def _compile(expression: str, link_type: str) -> list[Instruction]:
         done = subprocess.run(command, capture_output=True, text=True, timeout=FILTER_LIMIT_S, check=False)
     except FileNotFoundError as failure:
         raise WrongEnvironment("capture: a filter needs tcpdump (want: Debian package tcpdump)") from failure
+    except subprocess.TimeoutExpired as failure:
+        what = f"not compiled within {FILTER_LIMIT_S:g} s (got {expression!r}; want a simpler one)"
+        raise InvalidInput(f"capture: filter: {what}") from failure
     if done.returncode:
         if "rejects all packets" in done.stderr or "link" in done.stderr:
             # It tests something that only one kind of interface has, such as Ethernet addresses.

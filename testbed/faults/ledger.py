@@ -2,7 +2,6 @@
 
 import contextlib
 import logging
-import subprocess
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -159,7 +158,7 @@ class Ledger:
             if one.did is None:
                 one.did = one.undo()
             ended["did"] = one.did
-        except (OSError, TestbedError, subprocess.SubprocessError) as failure:
+        except (OSError, TestbedError) as failure:
             ended["healed"], ended["did"] = False, str(failure)
         return ended
 

@@ -1,7 +1,6 @@
 """Runs programs on the lab's machines, and finds the machines and cables that a fault names."""
 
 import contextlib
-import subprocess
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from ipaddress import ip_network
@@ -15,9 +14,9 @@ from testbed.lab.etcd import enter_machine
 from testbed.lab.node import LabNode
 from testbed.lab.nodes import Nodes
 from testbed.lab.underlay import LabUnderlay
+from testbed.processes.short_commands import output_of
 from testbed.spelling import listed
 
-COMMAND_LIMIT_S = 10.0
 TABLE_PREFIX = "testbed-fault-"
 """Prefix of our own nftables tables, so that no other fault removes them."""
 
@@ -50,12 +49,8 @@ def run(pid: int | None, command: Sequence[str], stdin: str = "") -> str:
 
     Raises OSError with its message.
     """
-    argv = [*(enter_machine(pid) if pid is not None else ()), *command]
-    done = subprocess.run(argv, input=stdin, capture_output=True, text=True, timeout=COMMAND_LIMIT_S, check=False)
-    if done.returncode:
-        said = (done.stderr.strip() or done.stdout.strip()).splitlines()
-        raise OSError(f"{' '.join(command)}: {said[0] if said else done.returncode}")
-    return done.stdout
+    inside = enter_machine(pid) if pid is not None else []
+    return output_of([*inside, *command], stdin, called=" ".join(command))
 
 
 def machine_pid(underlay: LabUnderlay, name: str) -> int:

@@ -1,6 +1,5 @@
 """The lab's side of `testbed fault …`."""
 
-import subprocess
 import sys
 from collections.abc import Iterable, Sequence
 from functools import partial
@@ -97,8 +96,6 @@ class FaultVerbs:
             fault = self._ledger.inject([str(word) for word in words], lasts_s)
         except TestbedError as failure:
             raise failure.within("fault") from failure
-        except subprocess.SubprocessError as failure:
-            raise TestbedError(f"fault: {failure}") from failure
         self._events.note("Warning", f"fault/{fault['number']}", "Injected", f"{fault['fault']}: {fault['did']}")
         return fault
 

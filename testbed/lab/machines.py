@@ -5,7 +5,6 @@ an etcd member and the gateway are Mininet hosts with their own network and moun
 """
 
 import contextlib
-import subprocess
 from collections.abc import Sequence
 from dataclasses import replace
 from ipaddress import IPv4Interface
@@ -34,6 +33,7 @@ from testbed.lab.holder import Report as HolderReport
 from testbed.lab.machine_shell import ShellOnDemand
 from testbed.lab.unreachable import answer_each_packet
 from testbed.pods.tmpfs import MIB, mount_tmpfs, umount_tmpfs
+from testbed.processes.short_commands import output_of
 
 TREE_TIMERS = ("forward_delay", "200", "hello_time", "100", "max_age", "600")
 """Spanning tree timers in 1/100 s, the kernel's smallest.
@@ -41,7 +41,6 @@ TREE_TIMERS = ("forward_delay", "200", "hello_time", "100", "max_age", "600")
 A failure at a bridge's own port is repaired after two forward delays, a more distant one after max_age more: 10 s.
 """
 ROOT_PRIORITY = 0x1000  # of the first switch; the others follow one by one, all better than the default 0x8000
-COMMAND_LIMIT_S = 10.0
 LAB = "lab"
 """The journal's name for the lab's own namespace."""
 
@@ -51,9 +50,7 @@ def run_command(journal: Journal, command: Sequence[str], why: str) -> None:
 
     Raises OSError with its message.
     """
-    done = subprocess.run(command, capture_output=True, text=True, timeout=COMMAND_LIMIT_S, check=False)
-    if done.returncode:
-        raise OSError(f"{' '.join(command)}: {done.stderr.strip() or done.returncode}")
+    output_of(command)
     journal.record(command, why)
 
 

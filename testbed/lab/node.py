@@ -31,7 +31,7 @@ from testbed.lab.notices import SOCKET
 from testbed.lab.pod_guard import PodGuard
 from testbed.plain_files import plain
 from testbed.processes.namespaces import in_network_of
-from testbed.processes.supervise import Process, RestartPolicy, Supervised, last_line
+from testbed.processes.supervise import Process, RestartPolicy, Supervised, last_line, last_words
 from testbed.processes.warm_parent import WarmParent
 
 HEALTH_PORT = 8286
@@ -269,7 +269,7 @@ class LabNode:
         if ready.device is None and self.overlay_device and not flannels:
             return "no overlay device yet"
         if self.cni is None and self.kernel.link(BRIDGE) is None:
-            self._make_bridge()
+            return self._make_bridge()
         return None
 
     def _why_silent(self, missing: str) -> str:
@@ -277,9 +277,12 @@ class LabNode:
             return f"agent exited with {self.agent.exit_code}: {last_line(self.log)}"
         return f"agent {self.agent.state}, {missing}"
 
-    def _make_bridge(self) -> None:
+    def _make_bridge(self) -> str | None:
+        """Make the bridge from the file of an agent that makes none; return why it cannot be made."""
         command = [*enter_machine(self.pid), *OURS, "bridge", f"--bridge={BRIDGE}", f"--subnet-file=/run/{SUBNET_FILE}"]
-        subprocess.run([*command, f"--journal={JOURNAL}", f"--node-name={self.name}"], check=True)
+        command += [f"--journal={JOURNAL}", f"--node-name={self.name}"]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        return f"no {BRIDGE}: {last_words(done.stderr) or done.returncode}" if done.returncode else None
 
     def _subnet_env(self) -> tuple[Subnet, int]:
         env = read_env(self.run / SUBNET_FILE)

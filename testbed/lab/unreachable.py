@@ -6,10 +6,9 @@ the other (`net.ipv4.route.error_cost`) belongs to the whole machine, which a la
 errors. So nftables answers first. IPv6 has only the first limit.
 """
 
-import subprocess
-
 from agent.kernel.kernel import Kernel
 from testbed.processes.namespaces import in_network_of
+from testbed.processes.short_commands import output_of
 
 TABLE = "testbed-outside"
 SCRIPT = f"""table ip {TABLE}
@@ -22,7 +21,6 @@ table ip {TABLE} {{
 }}
 """
 LOAD = ["nft", "-f", "-"]
-LIMIT_S = 10.0
 NO_TYPE = "127"
 """No ICMPv6 message has this type; the list of limited types must not be empty for sysctl(8)."""
 
@@ -32,11 +30,5 @@ def answer_each_packet(kernel: Kernel, pid: int, *, ipv6: bool) -> None:
     kernel.sysctl("net.ipv4.icmp_ratemask", "0", "a router of the lab reports every packet that it cannot forward")
     if ipv6:
         kernel.sysctl("net.ipv6.icmp.ratemask", NO_TYPE, "the same for IPv6", required=False)
-    in_network_of(pid, _load)
+    in_network_of(pid, lambda: output_of(LOAD, SCRIPT))
     kernel.journal.record(LOAD, "the kernel's own answer to packets without a route is limited to one a second", SCRIPT)
-
-
-def _load() -> None:
-    done = subprocess.run(LOAD, input=SCRIPT, capture_output=True, text=True, timeout=LIMIT_S, check=False)
-    if done.returncode:
-        raise OSError(f"nft: {done.stderr.strip()}")

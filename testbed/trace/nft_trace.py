@@ -8,7 +8,6 @@ import contextlib
 import re
 import socket
 import struct
-import subprocess
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from dataclasses import dataclass
 from testbed.capture.headers import ICMPV6, Encapsulation
 from testbed.capture.network_header import IPV6_HEADER
 from testbed.processes.namespaces import in_network_of
+from testbed.processes.short_commands import output_of
 from testbed.trace.recognise import Mark
 
 TABLE_PREFIX = "testbed-trace-"
@@ -24,7 +24,6 @@ TRACE_MESSAGE = (10 << 8) | 17  # NFNL_SUBSYS_NFTABLES, NFT_MSG_TRACE
 TABLE_NAME, CHAIN_NAME, RULE_HANDLE, TYPE, VERDICT, POLICY = 1, 2, 3, 4, 5, 16
 BY_POLICY, BY_RULE, DROP = 1, 3, 0
 FAMILIES = {1: "inet", 2: "ip", 5: "netdev", 7: "bridge", 10: "ip6"}
-NFT_LIMIT_S = 5.0
 WAIT_S = 0.5
 NESTED = 0x3FFF
 
@@ -154,10 +153,7 @@ def _in_words(pid: int, dropped: Dropped) -> str:
     return f"{where}: {found[1] if found else f'rule {dropped.handle}'}"
 
 
-def nft(pid: int, arguments: list[str], script: str | None = None) -> str:
+def nft(pid: int, arguments: list[str], script: str = "") -> str:
     """Return the output of nft in the network namespace of process `pid`. Raises OSError with its message."""
-    command = ["nsenter", "--target", str(pid), "--net", "--", "nft", *arguments]
-    done = subprocess.run(command, input=script, capture_output=True, text=True, timeout=NFT_LIMIT_S, check=False)
-    if done.returncode:
-        raise OSError(f"nft {' '.join(arguments)}: {done.stderr.strip().splitlines()[:1] or done.returncode}")
-    return done.stdout
+    command = ["nft", *arguments]
+    return output_of(["nsenter", "--target", str(pid), "--net", "--", *command], script, called=" ".join(command))

@@ -100,6 +100,18 @@ def test_an_agent_whose_device_never_comes_is_not_ready(no_lab: Lab, tmp_path: P
     assert "no overlay device ovl0 yet" in answer.out + answer.err
 
 
+def test_up_says_why_no_bridge_can_be_made_of_what_another_agent_wrote(no_lab: Lab, tmp_path: Path) -> None:
+    file = tmp_path / "cluster.yaml"
+    script = "mkdir -p /run/flannel; echo FLANNEL_SUBNET=oops > {subnet_file}; exec sleep 600"
+    agent = {"command": ["sh", "-c", script], "ready": {"device": "lo"}}
+    file.write_text(yaml.safe_dump({"nodes": ["a", "b"], "agent": agent}))
+    answer = no_lab.up(str(file), "--timeout", "5")
+    assert answer.code == 1
+    assert "no docker0: " in answer.err
+    assert "FLANNEL_SUBNET" in answer.err
+    assert "internal error" not in answer.err
+
+
 @pytest.mark.slow
 def test_another_agent_that_dies_is_started_again(new_lab: NewLab) -> None:
     with new_lab(cluster(node2=OTHER)) as lab:
