@@ -53,12 +53,16 @@ class KeptTable:
     def repair(self, why: str) -> bool:
         """Restore the whole table if another program changed it; return whether it had to.
 
-        Worth a call when the node's rules have changed. Raises OSError.
+        Worth a call when the node's rules have changed. Raises OSError; the rules then count as changed again.
         """
         there = self._there
-        if there is None or self._is_whole(there):
-            return False
-        self._load(whole(self._skeleton, there), why)
+        try:
+            if there is None or self._is_whole(there):
+                return False
+            self._load(whole(self._skeleton, there), why)
+        except OSError:
+            self._rules.expect_change()
+            raise
         return True
 
     def _is_whole(self, wanted: Ruleset) -> bool:

@@ -70,6 +70,23 @@ def test_an_nft_that_is_killed_without_a_word_is_a_refusal_and_the_change_is_mad
     assert "10.0.0.2" in machine.run(["nft", "list", "table", "ip", "first"]).stdout
 
 
+def test_a_change_by_others_is_remembered_until_it_is_repaired(
+    machine: Namespace, rules: RulesWatch, tables: list[KeptTable], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise BlockingIOError("Resource temporarily unavailable")
+
+    rules.moved()
+    machine.run(["nft", "flush", "ruleset"])
+    assert rules.moved()
+    with monkeypatch.context() as patched:
+        patched.setattr("testbed.lab.kept_table.subprocess.run", refuse)
+        with pytest.raises(BlockingIOError):
+            tables[0].repair("test")
+    assert rules.moved(), "the table is still to be repaired"
+    assert tables[0].repair("test")
+
+
 def test_tables_behind_one_that_could_not_be_looked_at_are_restored_later(
     machine: Namespace, rules: RulesWatch, tables: list[KeptTable], monkeypatch: pytest.MonkeyPatch
 ) -> None:
