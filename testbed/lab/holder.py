@@ -122,7 +122,7 @@ class NamespaceHolder:
 
     def _changed(self, process: Supervised) -> None:
         if process.state == "backoff":
-            how = _ended_by(process.exit_code)
+            how = ending(process.exit_code)
             self._report("Warning", "HolderEnded", f"process {self.pid}, which holds its namespaces, {how}")
         elif process.state == "running" and process.restarts:
             self._refused = ""
@@ -130,7 +130,12 @@ class NamespaceHolder:
             self._report("Normal", "HolderStarted", what)
 
 
-def _ended_by(exit_code: int | None) -> str:
-    if exit_code is not None and exit_code < 0:
+def ending(exit_code: int | None) -> str:
+    """Return how a process ended, in words; below 0: by that signal. Pure."""
+    if exit_code is None or exit_code >= 0:
+        return f"exited with {exit_code}"
+    try:
         return f"was ended by {signal.Signals(-exit_code).name}"
-    return f"exited with {exit_code}"
+    except ValueError:
+        # A real-time signal has no name.
+        return f"was ended by signal {-exit_code}"
