@@ -54,9 +54,14 @@ class PodVolumes:
             for place, size, mode in self._wanted:
                 if place not in self._mounted:
                     mount_tmpfs(place, size, mode)
-                    if self._group is not None and mode == EMPTY_DIRECTORY_MODE:
-                        os.chown(place, -1, self._group)
-                        place.chmod(0o2777)
+                    try:
+                        if self._group is not None and mode == EMPTY_DIRECTORY_MODE:
+                            os.chown(place, -1, self._group)
+                            place.chmod(0o2777)
+                    except OSError:
+                        # Without root most groups cannot be given. The next try mounts again.
+                        umount_tmpfs(place)
+                        raise
                     self._mounted.append(place)
 
     def fill(self, pod: PodManifest) -> list[str]:

@@ -1,5 +1,6 @@
 """What a pod's containers share as files: each in memory of the lab's own, with a size, and gone with the pod."""
 
+import errno
 import os
 import signal
 from collections.abc import Iterator, Mapping
@@ -43,6 +44,27 @@ def fill(pod: Pod, path: str, mib: int) -> tuple[int, str]:
     """Write so much into a file, as far as it goes: its size, and the complaint."""
     said = execute(pod, "main", f"head -c {mib}M /dev/zero > {path}")
     return int(output(pod, "main", f"stat -c %s {path}")), said.stderr
+
+
+def test_a_directory_whose_group_cannot_be_given_leaves_no_mount(
+    node: PodNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    volumes = [{"name": "plain", "emptyDir": {}}]
+    pod = node.pod("web", shell("main", SLEEP), volumes=volumes, securityContext={"fsGroup": 2000})
+    before = own_mounts(node)
+
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EINVAL, "Invalid argument")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "chown", refuse)
+        for _ in range(3):
+            with pytest.raises(OSError, match="Invalid argument"):
+                pod.start()
+    assert sum(path.endswith("/volumes/plain") for path in own_mounts(node)) == 0
+    started(pod)
+    pod.stop(grace_s=0.0)
+    assert own_mounts(node) == before
 
 
 def test_shared_memory_takes_64_mib_and_then_fails(node: PodNode) -> None:
