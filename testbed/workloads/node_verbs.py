@@ -38,10 +38,10 @@ class NodeVerbs:
             raise InvalidInput("node: invalid request (want add, cordon, drain, uncordon or delete, and a name)")
         if not self._settled():
             raise TestbedError("the lab is still starting")
-        if action != "add" and name not in self._nodes:
-            raise TestbedError(f"no node named {name} (there are: {listed(self._nodes, str(name))})")
         limit_s = request.argument("limit_s", float, DRAIN_LIMIT_S)
         with self._turn:
+            if action != "add" and name not in self._nodes:
+                raise TestbedError(f"no node named {name} (there are: {listed(self._nodes, str(name))})")
             if action == "add":
                 subnet = request.argument("subnet", str)
                 asked = _network(subnet) if subnet else None
