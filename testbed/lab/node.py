@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,7 @@ from testbed.lab.pod_guard import PodGuard
 from testbed.plain_files import plain
 from testbed.processes.namespaces import in_network_of
 from testbed.processes.supervise import Process, RestartPolicy, Supervised, last_line, last_words
+from testbed.processes.threads import in_background
 from testbed.processes.warm_parent import WarmParent
 
 HEALTH_PORT = 8286
@@ -315,7 +317,6 @@ class LabNode:
             reason = "Started" if agent.restarts == 0 else "Restarted"
             self._on_event("Normal", f"node/{self.name}", reason, f"agent runs as process {agent.pid}")
             if agent.restarts:
-                name = f"agent of {self.name}"
-                threading.Thread(target=self._await_ready, args=(agent.pid,), name=name, daemon=True).start()
+                in_background(f"agent of {self.name}", partial(self._await_ready, agent.pid))
         elif agent.state == "backoff":
             self._on_event("Warning", f"node/{self.name}", "AgentEnded", f"agent exited with {agent.exit_code}")

@@ -9,6 +9,7 @@ from testbed.cluster.manifest import Container
 from testbed.cluster.probe import LONGEST_S, LifecycleHandler
 from testbed.pods.container_document import ContainerPlace
 from testbed.pods.prober import Asker, Failure
+from testbed.processes.threads import in_background
 
 AFTER_PRE_STOP_S = 2.0
 """Time left for TERM if preStop has used up the grace period."""
@@ -59,7 +60,7 @@ class Hooks:
                 over.set()
                 on_success()
 
-        threading.Thread(target=run, name=self._container.name, daemon=True).start()
+        in_background(self._container.name, run)
 
     def run_pre_stop(self, place: ContainerPlace, grace_s: float) -> float:
         """Run preStop, if there is one, until it ends or `cut_pre_stop`; return what is left of the grace period."""
@@ -74,7 +75,7 @@ class Hooks:
             finally:
                 self._pre_stop_over.set()
 
-        threading.Thread(target=run, name=self._container.name, daemon=True).start()
+        in_background(self._container.name, run)
         self._pre_stop_over.wait()
         return max(AFTER_PRE_STOP_S, grace_s - (time.monotonic() - began))
 

@@ -22,7 +22,7 @@ from testbed.pods.pod_state import PodStatus, container_status, pod_phase, pod_s
 from testbed.pods.sandbox import PodSandbox
 from testbed.pods.volumes import PodVolumes
 from testbed.processes.supervise import Supervised
-from testbed.processes.threads import start_when_possible
+from testbed.processes.threads import in_background, start_when_possible
 from testbed.processes.warm_parent import WarmParent
 
 __all__ = ["OnEvent", "Pod", "PodHost", "PodStatus"]
@@ -144,8 +144,8 @@ class Pod:
     def start(self) -> None:
         """Build the pod; return once every container's first process was started or failed to start.
 
-        Twice is harmless. Raises OSError with a message if the pod cannot be built at all; then only its reservation is
-        left.
+        Twice is harmless, and a pod that is being deleted stays ended. Raises OSError with a message if the pod cannot
+        be built at all; then only its reservation is left.
         """
         with self._starting:
             self._start()
@@ -153,13 +153,13 @@ class Pod:
     def _start(self) -> None:
         with self._turn:
             pause = self.sandbox.pause
-            if pause is not None and pause.state in ("running", "backoff"):
+            if self._leaves or (pause is not None and pause.state in ("running", "backoff")):
                 return
             if self._terminating:
                 # After a stop it is a new pod: restarts start at zero, and completed containers run again.
                 self.containers = self._make_containers()
                 self.init_containers = self._make_containers(initial=True)
-            self._terminating = self._leaves = False
+            self._terminating = False
             self._unmounted = ""
             self.deleted_at = None
             self._started_at = time.time()
@@ -176,6 +176,9 @@ class Pod:
         Without `grace_s` the manifest's terminationGracePeriodSeconds. Safe to call twice, and `start` works again.
         """
         grace = float(self.manifest.spec.termination_grace_period_seconds) if grace_s is None else grace_s
+        if self._terminating:
+            # Another stop may be waiting for a longer grace period, with the lock that this one needs.
+            self.shorten_grace(grace)
         self._terminate()
         with self._turn:
             self._stop_containers(grace)
@@ -232,12 +235,18 @@ class Pod:
 
     def repair_link(self) -> None:
         """Reconnect the pod's link to the bridge, or rebuild the pod in its node's new subnet. Raises OSError."""
+        # Looked at before too: a stop holds the lock for the whole grace period, and other pods wait for the caller.
+        if self._terminating:
+            return
         with self._turn:
             if not self._terminating:
                 self.sandbox.repair_link()
 
     def follow_configs(self) -> None:
         """Update files of volumes, and start containers that waited for a ConfigMap or Secret."""
+        if self._terminating:
+            # See `repair_link`.
+            return
         with self._turn:
             place, waited = self._place, self._unmounted
             if place is None or self._terminating or not self._fill_volumes():
@@ -314,7 +323,7 @@ class Pod:
     def _init_changed(self) -> None:
         self._on_change()
         # In a new thread: the caller may be the container's supervisor, which a stop waits for.
-        threading.Thread(target=self._go_on, name=f"init {self.name}", daemon=True).start()
+        in_background(f"init {self.name}", self._go_on)
 
     def _go_on(self) -> None:
         """Start the next containers, if an init container has succeeded."""

@@ -217,12 +217,13 @@ class PodContainer:
         self._probes.stop()
         if place is not None and self.pid is not None:
             grace_s = self._hooks.run_pre_stop(place, grace_s)
-        grace_s = max(0.0, min(grace_s, self._latest_end - time.monotonic()))
         if self._supervised is not None and self._supervised.state != "exited":
+            # From now on `shorten_grace` kills; an end that it set before is seen here.
+            self._got_term = True
+            grace_s = max(0.0, min(grace_s, self._latest_end - time.monotonic()))
             # Killing the processes and not the shim lets the shim reap them and report the exit code.
             timer = threading.Timer(grace_s, self._kill_processes)
             start_when_possible(timer)
-            self._got_term = True
             self._supervised.stop(grace_s + SHIM_GRACE_S)
             timer.cancel()
         self._end_leftovers()

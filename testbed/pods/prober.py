@@ -13,6 +13,7 @@ from testbed.cluster.probe import HttpGetAction, Probe
 from testbed.pods import grpc_health
 from testbed.pods.probe_state import ProbeState
 from testbed.processes.namespaces import in_network_of
+from testbed.processes.threads import in_background
 
 FIRST_PAUSE_S = 0.1
 """Until a container is first ready it is probed after this time, then twice that and so on, but at least once per
@@ -145,7 +146,7 @@ class Prober:
 
     def start(self) -> None:
         """Begin, after the probe's initial delay, unless at once."""
-        threading.Thread(target=self._run, name=self._name, daemon=True).start()
+        in_background(self._name, self._run)
 
     def stop(self) -> None:
         """Report no more results; a probe in progress completes unreported."""

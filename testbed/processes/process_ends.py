@@ -5,7 +5,7 @@ import select
 import threading
 from collections.abc import Callable
 
-from testbed.processes.threads import start_when_possible
+from testbed.processes.threads import in_background
 
 
 class ProcessEnds:
@@ -36,7 +36,7 @@ class ProcessEnds:
                     name, callback = self._callbacks.pop(descriptor)
                 os.close(descriptor)
                 # An unnoticed end is a process that never restarts.
-                start_when_possible(threading.Thread(target=callback, name=name, daemon=True))
+                in_background(name, callback)
 
 
 PROCESS_ENDS = ProcessEnds()

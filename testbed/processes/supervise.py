@@ -16,7 +16,7 @@ from typing import Literal, Protocol
 
 from testbed.plain_files import read_end
 from testbed.processes.process_ends import PROCESS_ENDS
-from testbed.processes.threads import start_when_possible
+from testbed.processes.threads import in_background
 
 LONGEST_LINE = 2000  # characters; a longer line is shown from its middle on
 LAST_WORDS_BYTES = 64 * 1024  # a Go program's stacks of all goroutines may be longer, its panic is not found then
@@ -197,7 +197,7 @@ class Supervised:
             PROCESS_ENDS.call(process.pid, name, self._after_end)
         except OSError:
             # Out of descriptors: use a waiting thread instead.
-            start_when_possible(threading.Thread(target=self._after_end, name=name, daemon=True))
+            in_background(name, self._after_end)
 
     def _after_end(self) -> None:
         """Handle the end of the process: start the next one if the policy says so. Runs in a thread until then."""

@@ -2,8 +2,14 @@
 
 import threading
 import time
+from collections.abc import Callable
 
 RETRY_S = 0.1
+
+
+def in_background(name: str, work: Callable[[], object]) -> None:
+    """Run `work` in a new thread, which does not keep the program alive; wait until that can be started."""
+    start_when_possible(threading.Thread(target=work, name=name, daemon=True))
 
 
 def start_when_possible(thread: threading.Thread) -> None:

@@ -15,7 +15,7 @@ from testbed.cluster.validation import Source
 from testbed.lab.nodes import Nodes
 from testbed.lab.pods import Pods
 from testbed.lab.underlay import LabUnderlay
-from testbed.processes.threads import start_when_possible
+from testbed.processes.threads import in_background
 from testbed.workloads.controller import Outcome, outcome_of
 from testbed.workloads.workloads import Workloads
 
@@ -86,8 +86,7 @@ class PodController:
                 self._workloads.report_lost(wanted.key, node)
                 return outcome
             self._workloads.bare[wanted.key] = self._placed(wanted)
-        bring_about = partial(self._bring_about, wanted.key)
-        start_when_possible(threading.Thread(target=bring_about, name=f"pod {wanted.key}", daemon=True))
+        in_background(f"pod {wanted.key}", partial(self._bring_about, wanted.key))
         return outcome
 
     def _placed(self, wanted: PodManifest) -> PodManifest:

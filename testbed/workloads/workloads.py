@@ -30,7 +30,7 @@ from testbed.lab.events import Events
 from testbed.lab.nodes import Nodes
 from testbed.lab.pods import Pods
 from testbed.pods.pod import Pod
-from testbed.processes.threads import start_when_possible
+from testbed.processes.threads import in_background, start_when_possible
 from testbed.workloads.progress import Progress, Unplaced, deployment_numbers, progress_of
 from testbed.workloads.reconcile import WantedObjects, reconcile
 from testbed.workloads.seen import (
@@ -298,7 +298,7 @@ class Workloads:
         if missing:
             self._wake = threading.Timer(min(missing), self._pods.changed.notify)
             self._wake.daemon = True
-            self._wake.start()
+            start_when_possible(self._wake)
 
     def launch(self, pod: Pod) -> None:
         """Register the pod, and build it soon; retry while it is desired."""
@@ -312,8 +312,7 @@ class Workloads:
     def end_soon(self, pod: Pod, grace_s: float | None = None) -> None:
         """End the pod, with its grace period, in a new thread."""
         _begin_end(pod, grace_s)
-        finish = partial(self._finish_end, pod, grace_s)
-        start_when_possible(threading.Thread(target=finish, name=f"end {pod.name}", daemon=True))
+        in_background(f"end {pod.name}", partial(self._finish_end, pod, grace_s))
 
     def end(self, pod: Pod, grace_s: float | None = None) -> None:
         """End the pod; return when it is gone. A second call waits for the first, whose grace period it may shorten."""

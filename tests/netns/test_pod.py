@@ -244,6 +244,28 @@ def test_a_container_that_ignores_term_is_killed_after_the_grace(node: PodNode) 
     assert ended(main)
 
 
+def test_a_long_grace_period_delays_neither_the_node_nor_a_stop_without_one(node: PodNode) -> None:
+    pod = started(node.pod("stubborn", shell("main", "trap '' TERM; touch /tmp/deaf; while :; do sleep 1; done")))
+    wait_until(lambda: execute(pod, "main", "test -e /tmp/deaf").returncode == 0, "it ignores TERM")
+    with ThreadPoolExecutor(4) as others:
+        slow = others.submit(pod.stop, 600.0)
+        wait_until(lambda: pod.status().terminating, "the first stop has begun")
+        others.submit(pod.repair_link).result(5)
+        others.submit(pod.follow_configs).result(5)
+        assert not slow.done()
+        others.submit(pod.stop, 0.0).result(10)
+        slow.result(5)
+
+
+def test_a_pod_that_is_being_deleted_is_not_started_again(node: PodNode) -> None:
+    pod = started(node.pod("web", shell("main", SLEEP)))
+    pod.mark_terminating()
+    pod.delete(grace_s=0.0)
+    pod.start()
+    assert pod.pause_pid is None
+    assert node.ipam.reservations() == {}
+
+
 @pytest.mark.row("B43")
 def test_a_missing_program_is_a_crash_loop_with_code_127_that_says_what_is_missing(node: PodNode) -> None:
     pod = node.pod("broken", {"name": "main", "image": "shell", "command": ["/no/such/program"]})
