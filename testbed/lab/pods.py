@@ -1,7 +1,6 @@
 """The pods of a lab: created, registered, repaired and removed; subscribers are notified of each change."""
 
 import threading
-import weakref
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from ipaddress import IPv4Network
@@ -54,7 +53,7 @@ class Pods:
         self._uid_of = uid_of
         self._pods: Mapping[ObjectKey, Pod] = {}
         self._changing = threading.Lock()
-        self._networks: weakref.WeakKeyDictionary[LabNode, PodNetwork] = weakref.WeakKeyDictionary()
+        self._networks: dict[LabNode, PodNetwork] = {}
         self._watch = PodWatch(lambda: self, self.changed)
         configs.changed.subscribe("pods", self._follow_configs)
 
@@ -105,6 +104,11 @@ class Pods:
                 plugins = node.cni and CniNetwork(node, node.cni, self._network, self._events.note)
                 found = self._networks[node] = plugins or BridgeNetwork(node, ipam)
             return found
+
+    def forget_node(self, node: LabNode) -> None:
+        """Forget what its pods' networks need: the node is about to be removed."""
+        with self._changing:
+            self._networks.pop(node, None)
 
     def add(self, pod: Pod) -> None:
         """Register the pod."""

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from ipaddress import AddressValueError, IPv4Address, IPv4Network
 
@@ -14,6 +14,7 @@ from testbed.cluster.difference import agent_of
 from testbed.cluster.free_values import free_address, free_name
 from testbed.cluster.kinds import DAEMON_SET
 from testbed.cluster.name_rules import MAX_NODE_NAME, check_node_name
+from testbed.cluster.spec import Cluster
 from testbed.cluster.underlay_plan import UnderlayPlan, plan_underlay
 from testbed.cluster.wiring import Cable, Wiring
 from testbed.errors import EtcdFailed, InvalidInput, TestbedError
@@ -89,7 +90,7 @@ class NodeChanges:
 
         `switch` None: the first one. `subnet` is the one that its agent requests; it gets another if that is taken.
 
-        Raises NodeRefused with nothing changed, and NodeFailed.
+        Raises NodeRefused, EtcdFailed and OSError with nothing changed, and NodeFailed.
         """
         state, cluster = self._state, self._state.cluster
         switch = switch or cluster.wiring.switches[0]
@@ -103,22 +104,24 @@ class NodeChanges:
             addresses = with_node(now, name, given, wiring.segment_of_switch[switch])
         except UnderlayFull as full:
             raise NodeRefused(f"node add: no address left for {full} (got {cluster.underlay.cidr})") from full
-        cable = Cable(name, switch)
-        plan = self._plan(wiring, addresses)
-        machine = add_machine(state.underlay, plan, name, cable)
-        bind_name(NETNS_DIRECTORY, name, machine.pid)
         spec = NodeSpec.model_construct(ip=addresses.nodes[name], subnet=subnet)
-        state.change_cluster(replace(cluster, nodes={**cluster.nodes, name: spec}, addresses=addresses, wiring=wiring))
-        # No pod before its agent is ready: until then it has no subnet.
-        self._workloads.close(name)
-        node = state.make_node(name)
+        with ExitStack() as undo:
+            undo.callback(self._forget_machine, name, replace(cluster, addresses=now))
+            machine = add_machine(state.underlay, self._plan(wiring, addresses), name, Cable(name, switch))
+            bind_name(NETNS_DIRECTORY, name, machine.pid)
+            nodes = {**cluster.nodes, name: spec}
+            state.change_cluster(replace(cluster, nodes=nodes, addresses=addresses, wiring=wiring))
+            # No pod before its agent is ready: until then it has no subnet.
+            self._workloads.close(name)
+            node = state.make_node(name)
+            undo.pop_all()
         state.events.note("Normal", f"node/{name}", "Added", f"{node.address} on {switch}")
         node.agent.start()
         why = wait_for(lambda: node.why_not_ready() or "", READY_LIMIT_S)
         self._workloads.closed.discard(name)
+        state.follow_node(node)
         if why:
             raise NodeFailed(f"{name}: not ready after {READY_LIMIT_S:g} s: {why} (remove it: node delete {name})")
-        state.follow_node(node)
         state.pods.changed.notify()
         self._await_peers()
         return node
@@ -210,16 +213,23 @@ class NodeChanges:
         )
         specs = {other: spec for other, spec in state.cluster.nodes.items() if other != name}
         state.nodes.forget(node)
-        state.change_cluster(replace(state.cluster, nodes=specs, addresses=addresses, wiring=wiring))
-        unbind_name(NETNS_DIRECTORY, name)
-        remove_machine(state.underlay, self._plan(wiring, addresses), name)
+        state.pods.forget_node(node)
+        self._forget_machine(name, replace(state.cluster, nodes=specs, addresses=addresses, wiring=wiring))
         self._workloads.leaving.discard(name)
         self._workloads.cordoned.discard(name)
-        self._workloads.closed.discard(name)
         state.events.note("Normal", f"node/{name}", "Deleted", "the machine is gone, and its lease")
         state.pods.changed.notify()
         self._await_peers()
         return lost
+
+    def _forget_machine(self, name: str, rest: Cluster) -> None:
+        """Remove the machine, if there is one, and continue with the rest of the cluster."""
+        state = self._state
+        state.change_cluster(rest)
+        unbind_name(NETNS_DIRECTORY, name)
+        if name in state.underlay.machines:
+            remove_machine(state.underlay, self._plan(rest.wiring, rest.addresses), name)
+        self._workloads.closed.discard(name)
 
     def _plan(self, wiring: Wiring, addresses: AddressPlan) -> UnderlayPlan:
         is_ovs = self._state.underlay.plan.open_vswitch

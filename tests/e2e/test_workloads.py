@@ -298,6 +298,20 @@ def test_a_node_comes_takes_pods_and_goes(lab: Lab) -> None:
     lab.must("delete", "deployment", "moving")
 
 
+def test_a_node_that_cannot_be_added_leaves_nothing_and_is_added_later(own_lab: Lab) -> None:
+    own_lab.must("fault", "etcd", "stop", "etcd1")
+    failed = own_lab.testbed("node", "add", "node3")
+    assert failed.code == 4, failed
+    own_lab.must("fault", "heal")
+    assert [node["name"] for node in own_lab.json("status")["nodes"]] == ["node1", "node2"]
+    assert "no node named node3" in own_lab.testbed("node", "delete", "node3").err
+    own_lab.must("node", "add", "node3")
+    assert own_lab.node("node3")["agent"]["state"] == "ready"
+    own_lab.must("node", "delete", "node3")
+    own_lab.must("node", "add", "node4")
+    assert own_lab.pings("node4", own_lab.node("node1")["address"])
+
+
 def test_a_node_that_cannot_be_is_refused_with_all_reasons(lab: Lab) -> None:
     answer = lab.testbed("node", "add", "client", "--ip", "10.9.9.9", "--switch", "s1")
     assert answer.code == 2
