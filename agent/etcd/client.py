@@ -135,7 +135,7 @@ class EtcdClient:
 
         def both(connection: Connection) -> tuple[int | RegistryUnavailable, KeyValue | None]:
             with KeepAlive(connection, etcd_lease_id) as stream:
-                answer = connection.kv.Range.future(reading, **connection.limits)
+                answer = connection.begin(lambda: connection.kv.Range.future(reading, **connection.limits))
                 try:
                     renewal = _ttl_or_why_not(stream, connection)
                     found = answer.result().kvs
@@ -202,8 +202,16 @@ class EtcdClient:
                 answer = rpc(connection)
                 self._late_in_turn = 0
                 return answer
-            # grpc raises ValueError on a channel that another thread closed; StopIteration is an empty stream.
-            except (grpc.RpcError, grpc.FutureCancelledError, RegistryError, ValueError, StopIteration) as error:
+            # grpc raises ValueError on a channel that another thread closed; StopIteration is an empty stream;
+            # RuntimeError means that no thread can be started, for instance because a pod used up pids.max.
+            except (
+                grpc.RpcError,
+                grpc.FutureCancelledError,
+                RegistryError,
+                ValueError,
+                StopIteration,
+                RuntimeError,
+            ) as error:
                 stale = is_stale_token(error) and may_reauthenticate
                 # A new connection would end the watches of this one.
                 if connection is not None and is_wrong_endpoint(error) and not (stale and self._logged_in(connection)):

@@ -3,6 +3,9 @@
 import os
 import re
 import ssl
+import threading
+import traceback
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -63,6 +66,9 @@ CODES = {
 
 NO_LEADER = "etcdserver: no leader"
 
+# grpc's function that starts the thread which completes a channel's calls.
+SPIN = "_run_channel_spin_thread"
+
 # grpc's prefix to the useful part of "cannot connect".
 CONNECT_PREFIX = re.compile(r"^failed to connect to all addresses; last error: \w+: \S+: ")
 
@@ -94,6 +100,9 @@ class Connection:
         self.kv = client.kvstub
         self.lease = client.leasestub
         self._token: tuple[tuple[str, str], ...] = tuple(client.metadata or ())
+        self._lock = threading.Lock()
+        self._unattended = False
+        """Whether grpc could not start the thread that completes the channel's calls. It never tries again."""
 
     @property
     def metadata(self) -> tuple[tuple[str, str], ...]:
@@ -112,9 +121,28 @@ class Connection:
         answer = etcdrpc.AuthStub(self.channel).Authenticate(request, timeout=self._deadline_s)
         self._token = (("token", answer.token),)
 
+    def begin(self, rpc: Callable[[], Any]) -> Any:  # noqa: ANN401 - etcd3 has no types
+        """Begin an RPC for which grpc needs threads of its own, and return the call.
+
+        Raises RuntimeError if one cannot be started; the connection is then useless.
+        """
+        with self._lock:
+            try:
+                return rpc()
+            except RuntimeError as error:
+                stack = traceback.extract_tb(error.__traceback__)
+                self._unattended = self._unattended or any(frame.name == SPIN for frame in stack)
+                raise
+
     def close(self) -> None:
         """Close the channel and end every RPC on it."""
-        self._client.close()
+        with self._lock:
+            if self._unattended:
+                # A plain close waits forever for that thread. This one is meant for forked processes, which have none
+                # either: it completes the calls itself.
+                cancelled, _ = grpc.StatusCode.CANCELLED.value
+                self.channel._channel.close_on_fork(cancelled, "no thread completes its calls")
+            self._client.close()
 
 
 def connect(endpoint: str, credentials: Credentials, deadline_s: float) -> Connection:

@@ -25,10 +25,11 @@ class KeepAlive:
     """
 
     def __init__(self, connection: Connection, etcd_lease_id: int) -> None:
-        """Send the renewal. Raises ValueError on a closed channel."""
+        """Send the renewal. Raises ValueError on a closed channel, RuntimeError if no thread can be started."""
         self._requests: queue.SimpleQueue[object | None] = queue.SimpleQueue()
         self._requests.put(etcdrpc.LeaseKeepAliveRequest(ID=etcd_lease_id))
-        self._call = connection.lease.LeaseKeepAlive(iter(self._requests.get, None), **connection.limits)
+        requests = iter(self._requests.get, None)
+        self._call = connection.begin(lambda: connection.lease.LeaseKeepAlive(requests, **connection.limits))
 
     def __enter__(self) -> Self:
         return self
@@ -48,6 +49,7 @@ class WatchStream:
     """One watch on its own stream; a thread reads it into a queue, so that `poll` can wait with a limit."""
 
     def __init__(self, connection: Connection, create: object, on_failure: Callable[[Connection], None]) -> None:
+        """Request the watch. Raises ValueError on a closed channel, RuntimeError if no thread can be started."""
         self._connection = connection
         self._on_failure = on_failure
         self._received: queue.SimpleQueue[Any] = queue.SimpleQueue()
@@ -56,10 +58,16 @@ class WatchStream:
         self._rest_until = -math.inf
         """On the monotonic clock."""
         self._cancelled = threading.Event()
-        stub = etcdrpc.WatchStub(connection.channel)
-        self._call = stub.Watch(iter(self._requests.get, None), metadata=connection.metadata)
+        stub, requests = etcdrpc.WatchStub(connection.channel), iter(self._requests.get, None)
+        self._call = connection.begin(lambda: stub.Watch(requests, metadata=connection.metadata))
         self._reader = threading.Thread(target=self._read, name="etcd-watch", daemon=True)
-        self._reader.start()
+        try:
+            self._reader.start()
+        except RuntimeError:
+            # Lets grpc's own thread, which waits for more requests, end.
+            self._requests.put(None)
+            self._call.cancel()
+            raise
 
     def await_created(self, timeout_s: float) -> None:
         """Wait for etcd's confirmation. Raises NoAnswerInTime."""
