@@ -21,6 +21,7 @@ from agent.datapath.forwarding_table import ForwardingTable
 from agent.datapath.pump import Pump, choose_datapath, make_pump
 from agent.datapath.tun import TunDevice, open_tun
 from agent.datapath.udp_socket import open_udp_socket
+from agent.errors import EnvironmentMissing
 from agent.kernel.bridge import ipv6_sysctls
 from agent.kernel.kernel import Kernel, NetlinkError
 from agent.kernel.values import Route, Wanted, WantedAddresses, WantedLink, WantedRoute, WantedSysctl
@@ -136,15 +137,30 @@ class UdpBackend:
             if self._pump is not None:
                 self._pump.forwarder = self._forwarder
                 if first:
-                    self._pump.start()
+                    self._start_first(self._pump)
+
+    def _start_first(self, pump: Pump) -> None:
+        try:
+            self._start_pump(pump)
+        except EnvironmentMissing as error:
+            # Peers and fence are in force all the same; `converge` makes another pump.
+            log.warning("%s", error)
+            self.on_trouble()
+
+    def _start_pump(self, pump: Pump) -> None:
+        """Start it. Raises EnvironmentMissing if its threads cannot be started; there is no pump then."""
+        try:
+            pump.start()
+        except RuntimeError as error:
+            pump.stop()
+            self._pump = None
+            raise EnvironmentMissing(f"data path: {error} (want room below pids.max and ulimit -u)") from error
 
     def _converge(self, forwarder: Forwarder) -> None:
-        why_not = "missing" if self._pump is None else self._pump.failed
-        if why_not is None and self._kernel.link(self.device) is None:
-            why_not = "the device was deleted"
-        if why_not is not None:
+        failed = None if self._pump is None else self._pump.failed
+        if failed is not None or self._tun is None or self._kernel.link(self.device) is None:
             if self._pump is not None:
-                log.warning("%s: recreated: %s", self.device, why_not)
+                log.warning("%s: recreated: %s", self.device, failed or "the device was deleted")
             self._close_device()
             self._make_device()
         self._configure(forwarder.node)
@@ -153,7 +169,7 @@ class UdpBackend:
                 self.datapath, self._tun, self._udp, forwarder, self._tally, on_failure=lambda: self.on_trouble()
             )
             if self._decided:
-                self._pump.start()
+                self._start_pump(self._pump)
 
     def _make_device(self) -> None:
         self._tun = open_tun(self.device, vnet_header=self.datapath == "native")

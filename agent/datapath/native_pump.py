@@ -68,7 +68,7 @@ class NativePump:
                 self._library.c.native_pump_replace(self._pump, self._library.rules(forwarder))
 
     def start(self) -> None:
-        """Begin to move packets."""
+        """Begin to move packets. Raises RuntimeError if a thread cannot be started."""
         for thread in self._threads:
             thread.start()
 

@@ -20,7 +20,7 @@ class Pump(Protocol):
     """May be replaced at any time without stopping traffic."""
 
     def start(self) -> None:
-        """Begin to move packets."""
+        """Begin to move packets. Raises RuntimeError if a thread cannot be started; some may run then, until `stop`."""
 
     @property
     def failed(self) -> str | None:

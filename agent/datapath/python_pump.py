@@ -75,7 +75,7 @@ class PythonPump:
         self._thread = threading.Thread(target=self._run, name="pump", daemon=True)
 
     def start(self) -> None:
-        """Begin to move packets."""
+        """Begin to move packets. Raises RuntimeError if a thread cannot be started."""
         self._thread.start()
 
     @property
