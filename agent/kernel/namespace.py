@@ -8,7 +8,7 @@ import ctypes
 import errno
 import os
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
 CLONE_NEWNET = 0x40000000  # linux/sched.h
@@ -63,7 +63,7 @@ class HeldNamespace:
 
     def run(self, function: Callable[[], Result]) -> Result:
         """Run `function` and return its result or raise its exception; in this thread if it is there, else in a new
-        one.
+        one. Raises BlockingIOError, like a fork, if a limit of processes is reached.
         """
         if self._is_here():
             return function()
@@ -73,7 +73,7 @@ class HeldNamespace:
             return function()
 
         with ThreadPoolExecutor(1, "namespace") as visitor:
-            return visitor.submit(visit).result()
+            return _begin(visitor, visit).result()
 
     def thread(self) -> "NamespaceThread":
         """Return a thread in the namespace. Raises OSError."""
@@ -96,17 +96,17 @@ class NamespaceThread:
     def __init__(self, netns_pid: int | None, descriptor: int | None = None) -> None:
         """Start the thread; with `descriptor` in its namespace.
 
-        Raises OSError when `netns_pid` is gone or may not be entered.
+        Raises OSError when `netns_pid` is gone or may not be entered, or, like a fork, if a limit of processes is
+        reached.
         """
         self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="namespace")
         try:
             # The executor starts its thread here: a new thread inherits its creator's namespace.
+            _begin(self._executor, lambda: None).result()
             if netns_pid is not None:
                 self.run(lambda: enter_network_namespace(netns_pid))
             elif descriptor is not None:
                 self.run(lambda: set_namespace(descriptor, CLONE_NEWNET))
-            else:
-                self.run(lambda: None)
         except OSError:
             self.close()
             raise
@@ -118,3 +118,11 @@ class NamespaceThread:
     def close(self) -> None:
         """End the thread; safe to call twice."""
         self._executor.shutdown(wait=True)
+
+
+def _begin(executor: ThreadPoolExecutor, function: Callable[[], Result]) -> "Future[Result]":
+    """Run `function` in the executor's first thread, which starts now. Raises BlockingIOError if it cannot."""
+    try:
+        return executor.submit(function)
+    except RuntimeError as error:
+        raise BlockingIOError(errno.EAGAIN, str(error)) from error
