@@ -7,13 +7,12 @@ old releases, which are in the machine's own chains.
 
 import logging
 import re
-import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from agent.kernel.firewall import FAMILY_WORDS
-from agent.kernel.forward_chains import legacy_program, read_rules
+from agent.kernel.forward_chains import legacy_program, read_rules, words_of
 from agent.kernel.iptables import comment_of, find_program, legacy_tables, nft_program, run_iptables
 from agent.kernel.journal import Journal
 from agent.kernel.nftables import FirewallError, list_objects, run_nft
@@ -116,10 +115,11 @@ def nftables_leftovers(objects: Sequence[Mapping[str, Any]], name: str) -> list[
 
 def iptables_leftovers(program: str, table: str, listing: str) -> list[Leftover]:
     """Return flanneld's chain, and its rules in other chains, from the output of `iptables -S` for a table."""
-    lines = [shlex.split(line) for line in listing.splitlines()]
+    lines = [words_of(line) for line in listing.splitlines()]
     caller, name = CHAINS[table]
     has_chain = ["-N", name] in lines
-    rules = [words[1:] for words in lines if words[0] == "-A" and words[1] != name and _is_flannelds(words, name)]
+    added = [words[1:] for words in lines if words[:1] == ["-A"]]
+    rules = [words for words in added if words[:1] != [name] and _is_flannelds(words, name)]
     if not rules and not has_chain:
         return []
     start = (program, "-w", LOCK_WAIT_S, "-t", table)
@@ -130,4 +130,4 @@ def iptables_leftovers(program: str, table: str, listing: str) -> list[Leftover]
 
 
 def _is_flannelds(words: Sequence[str], name: str) -> bool:
-    return name in words[2:] or COMMENT.fullmatch(comment_of(words)) is not None
+    return name in words[1:] or COMMENT.fullmatch(comment_of(words)) is not None

@@ -196,12 +196,24 @@ def read_iptables(text: str) -> tuple[dict[str, str], dict[str, list[Rule]]]:
     policies: dict[str, str] = {}
     rules: dict[str, list[Rule]] = {}
     for line in text.splitlines():
-        match shlex.split(line):
+        match words_of(line):
             case ["-P", chain, policy]:
                 policies[chain] = policy.lower()
             case ["-A", chain, *words]:
                 rules.setdefault(chain, []).append(_read_iptables_rule(words))
     return policies, rules
+
+
+def words_of(line: str) -> list[str]:
+    """Split a line of the output of `iptables -S`.
+
+    A comment may hold a line end, so that its quotes are not closed here: such a line is cut at every blank, and means
+    nothing to us.
+    """
+    try:
+        return shlex.split(line)
+    except ValueError:
+        return line.split()
 
 
 def _read_rule(rule: Mapping[str, Any]) -> Rule:
@@ -277,7 +289,8 @@ def _read_iptables_rule(words: Sequence[str]) -> Rule:
             case ["!", *rest]:
                 negated = True
                 continue
-            case [("-s" | "-d") as option, network, *rest]:
+            # A mask that is no prefix follows in full; `ip_network` would take some of these for the opposite.
+            case [("-s" | "-d") as option, network, *rest] if network.rpartition("/")[2].isdecimal():
                 matches.append(AddressMatch(fields[option], (ip_network(network),), negated))
             case ["-m", "comment", "--comment", comment, *rest]:
                 pass

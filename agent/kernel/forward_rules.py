@@ -4,7 +4,6 @@ Where `filter FORWARD` of iptables-nft exists, in `ip` and `ip6`, the rules are 
 `forward_chains` evaluates the chains.
 """
 
-import shlex
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -28,6 +27,7 @@ from agent.kernel.forward_chains import (
     read_rules,
     shared_chain,
     warning,
+    words_of,
 )
 from agent.kernel.iptables import comment_of, find_program, legacy_tables, nft_program, run_iptables
 from agent.kernel.journal import Journal
@@ -97,10 +97,10 @@ class ForwardRules:
         if program is None:
             return
         for line in run_iptables(program, "-S", SHARED_CHAIN).splitlines():
-            words = shlex.split(line)
+            words = words_of(line)
             comment = comment_of(words)
             if (
-                words[0] == "-A"
+                words[:1] == ["-A"]
                 and comment.startswith(COMMENT_PREFIX)
                 and (network is None or comment.endswith(f" {network}"))
             ):

@@ -32,7 +32,15 @@ def legacy_tables(family: str) -> list[str]:
 def run_iptables(*command: str) -> str:
     """Run iptables and return what it printed. Raises FirewallError."""
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=IPTABLES_TIMEOUT_S, check=False)
+        done = subprocess.run(
+            command,
+            capture_output=True,
+            text=True,
+            # A comment may hold any bytes, and a command that deletes its rule must have the same.
+            errors="surrogateescape",
+            timeout=IPTABLES_TIMEOUT_S,
+            check=False,
+        )
     except subprocess.TimeoutExpired as error:
         raise FirewallError(f"{' '.join(command)}: no answer within {IPTABLES_TIMEOUT_S:g} s") from error
     if done.returncode != 0:
@@ -43,4 +51,4 @@ def run_iptables(*command: str) -> str:
 
 def comment_of(words: Sequence[str]) -> str:
     """Return the comment of a rule in the output of `iptables -S`, split into words; empty without one. Pure."""
-    return words[words.index("--comment") + 1] if "--comment" in words else ""
+    return "".join(words[words.index("--comment") + 1 :][:1]) if "--comment" in words else ""

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from agent.kernel.firewall import Firewall, Policy
+from agent.kernel.flanneld_rules import find_leftovers
 from agent.kernel.forward_rules import ForwardReport, ForwardRules, dropping_chains
 from agent.kernel.journal import FileJournal
 from agent.kernel.namespace import NamespaceThread
@@ -330,3 +331,17 @@ def test_a_change_of_the_chain_is_reported_and_nothing_else(node: Node) -> None:
             node.run(command)
             assert monitor.changed() is news, command
             assert not monitor.changed()
+
+
+@pytest.mark.parametrize("comment", [b"caf\xe9", b"two\n\nlines"])
+def test_a_comment_of_any_bytes_is_no_obstacle(node: Node, comment: bytes) -> None:
+    node.load(POLICY)
+    node.converge()
+    node.restore(node.run("iptables-save"))
+    start = ["ip", "netns", "exec", node.namespace.name, "iptables", "-A", "FORWARD"]
+    subprocess.run([*start, "-m", "comment", "--comment", comment, "-j", "DROP"], check=True, timeout=10)
+    assert node.thread.run(find_leftovers) == []
+    node.remove()
+    left = node.run("nft list chain ip filter FORWARD")
+    assert "accept" not in left, "ours are removed"
+    assert " drop\n" in left

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from agent.kernel.flanneld_rules import iptables_leftovers
 from agent.kernel.forward_chains import (
     AddressMatch,
     BaseChain,
@@ -247,3 +248,23 @@ def test_legacy_rules_are_read_from_their_own_syntax() -> None:
     assert not logged.applies(NETWORK)
     assert (rejected.matches, rejected.verdict) == ((), "drop")
     assert [rule.verdict for rule in rules["DOCKER-USER"]] == ["return"]
+
+
+@pytest.mark.parametrize("mask", ["0.0.0.5/0.0.0.255", "0.0.0.0/0.0.0.255", "::5/::ff"])
+def test_a_mask_that_is_no_prefix_is_unknown(mask: str) -> None:
+    _, rules = read_iptables(f"-P FORWARD DROP\n-A FORWARD -s {mask} -j ACCEPT\n-A FORWARD -j DROP\n")
+    unknown, dropped = rules["FORWARD"]
+    assert (unknown.matches, unknown.verdict) == (None, None)
+    assert dropped.verdict == "drop"
+
+
+def test_a_comment_with_line_ends_hides_only_its_own_rule() -> None:
+    policies, rules = read_iptables(
+        '-P FORWARD ACCEPT\n-A FORWARD -m comment --comment "two\n\nlines" -j DROP\n-A FORWARD -j REJECT\n'
+    )
+    assert policies == {"FORWARD": "accept"}
+    unknown, rejected = rules["FORWARD"]
+    assert (unknown.matches, rejected.verdict) == (None, "drop")
+    assert (
+        iptables_leftovers("iptables", "filter", '-A FORWARD -m comment --comment "two\n\n-A\nlines" -j DROP\n') == []
+    )
