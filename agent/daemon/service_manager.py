@@ -3,6 +3,7 @@
 systemd's protocol (man 3 sd_notify), which others speak too.
 """
 
+import contextlib
 import os
 import signal
 import socket
@@ -40,14 +41,17 @@ class Shutdown:
 
 
 def notify_service_manager(state: str) -> None:
-    """Send `state`, e.g. `READY=1`, to NOTIFY_SOCKET; do nothing if it is not set or has no listener."""
+    """Send `state`, e.g. `READY=1`, to NOTIFY_SOCKET; do nothing if it is not set, has no listener, or no descriptor is
+    free.
+    """
     address = os.environ.get("NOTIFY_SOCKET", "")
     if not address.startswith(("/", "@")):
         return
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sender:
+    # A leading @ means the abstract namespace.
+    listener = "\0" + address[1:] if address[0] == "@" else address
+    with (
+        contextlib.suppress(OSError),
+        socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sender,
+    ):
         sender.setblocking(False)
-        try:
-            # A leading @ means the abstract namespace.
-            sender.sendto(state.encode(), "\0" + address[1:] if address[0] == "@" else address)
-        except OSError:
-            return
+        sender.sendto(state.encode(), listener)

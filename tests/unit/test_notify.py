@@ -1,5 +1,6 @@
 """Readiness for service managers: systemd's datagram, where one listens."""
 
+import errno
 import os
 import socket
 from pathlib import Path
@@ -26,3 +27,12 @@ def test_the_state_arrives_at_the_notify_socket(
 def test_nobody_listening_is_no_error(monkeypatch: pytest.MonkeyPatch, address: str) -> None:
     monkeypatch.setenv("NOTIFY_SOCKET", address)
     notify_service_manager("READY=1")
+
+
+def test_being_out_of_descriptors_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    monkeypatch.setenv("NOTIFY_SOCKET", "/nowhere/notify")
+    monkeypatch.setattr(socket, "socket", refuse)
+    notify_service_manager("WATCHDOG=1")
