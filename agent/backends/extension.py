@@ -13,6 +13,7 @@ is one of the variables below, and there is no shell. A program that fails for a
 import logging
 import os
 import re
+import signal
 import subprocess
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -181,6 +182,9 @@ def run_program(words: Sequence[str], variables: Mapping[str, str], stdin: str =
             timeout=LIMIT_S,
             env=os.environ | dict(variables),
             check=False,
+            # Our threads block the signals that stop the agent; a program inherits that, and what it starts in the
+            # background would ignore `kill`.
+            preexec_fn=lambda: signal.pthread_sigmask(signal.SIG_SETMASK, ()),
         )
     except subprocess.TimeoutExpired:
         raise ProgramFailed(f"{name}: timed out after {LIMIT_S:g} s") from None

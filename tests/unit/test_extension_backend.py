@@ -1,5 +1,6 @@
 """The extension backend: which programs are run, with which words, variables and input."""
 
+import signal
 import stat
 import threading
 from collections.abc import Callable
@@ -11,6 +12,7 @@ import pytest
 from agent.backends import extension
 from agent.backends.base import Underlay
 from agent.backends.extension import ExtensionBackend, ProgramFailed, expand, run_program
+from agent.daemon.service_manager import SIGNALS
 from agent.lease import Lease, LeaseAttrs, Subnet
 from agent.netconfig.backend_options import ExtensionOptions
 from tests.waiting import wait_until
@@ -119,3 +121,13 @@ def test_a_program_that_does_not_end_is_killed(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(extension, "LIMIT_S", 0.1)
     with pytest.raises(ProgramFailed, match="timed out after"):
         run_program(["sleep", "60"], {})
+
+
+def test_a_program_has_no_blocked_signals() -> None:
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    try:
+        said = run_program(["grep", "SigBlk", "/proc/self/status"], {})
+        assert set(SIGNALS) <= signal.pthread_sigmask(signal.SIG_BLOCK, ()), "the agent's own stay blocked"
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    assert int(said.split()[1], 16) == 0
