@@ -38,7 +38,7 @@ class Watch(Protocol):
     def poll(self, timeout_s: float) -> Delta | Heartbeat | None:
         """Return the next result, or None when none came within `timeout_s` seconds.
 
-        Raises Compacted, RegistryUnavailable or RegistryDenied when the watch has ended.
+        Raises Compacted, RegistryUnavailable or RegistryDenied when the watch has ended, at every further call too.
         """
 
     def rest(self, for_s: float) -> None:

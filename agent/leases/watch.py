@@ -171,7 +171,12 @@ class LeaseWatch:
         self._clock.wait(stop, left_s)
         # Endless changes must not delay those already received.
         end = self._clock.now() + GATHER_S
-        while self._clock.now() < end and (more := watch.poll(SOON_S)) is not None:
+        while self._clock.now() < end:
+            try:
+                more = watch.poll(SOON_S)
+            except RegistryError:
+                # The watch has ended; the next call raises it again, and no list may succeed soon.
+                return delta, None
             if not isinstance(more, Delta):
                 return delta, more
             delta = Delta(

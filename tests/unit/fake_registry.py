@@ -303,19 +303,19 @@ class FakeWatch:
     def __init__(self, registry: FakeRegistry, start_revision: int) -> None:
         self._registry = registry
         self._next = start_revision
-        self._cancelled = False
+        self._end: RegistryError | None = None
+        """Raised by every `poll` once the watch has ended."""
 
     def rest(self, for_s: float) -> None:
         """What comes is kept by the registry anyway."""
 
     def poll(self, timeout_s: float) -> Delta | Heartbeat | None:
         registry = self._registry
-        if self._cancelled:
-            raise RegistryUnavailable("cancelled")
-        if registry.failure is not None:
-            raise registry.failure
-        if self._next <= registry.compacted:
-            raise Compacted(f"compacted at {registry.compacted}")
+        if self._end is None and self._next <= registry.compacted:
+            self._end = Compacted(f"compacted at {registry.compacted}")
+        self._end = self._end or registry.failure
+        if self._end is not None:
+            raise self._end
         fresh = [] if registry.deaf else registry.events_after(self._next)
         if not fresh:
             registry.clock.advance(max(timeout_s, 0.001))
@@ -339,7 +339,7 @@ class FakeWatch:
         return Delta(tuple(events), fresh[-1][0], tuple(bad), tuple(claims))
 
     def cancel(self) -> None:
-        self._cancelled = True
+        self._end = self._end or RegistryUnavailable("cancelled")
 
 
 SUBNET, OTHER_SUBNET = subnet("10.0.46.0/24"), subnet("10.0.90.0/24")

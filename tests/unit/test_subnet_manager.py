@@ -506,6 +506,23 @@ def test_a_change_alone_is_reported_at_once_and_many_in_a_row_together() -> None
     assert told[2][0] <= 10.5
 
 
+def test_a_change_that_was_received_before_etcd_failed_is_reported() -> None:
+    node, stop = Node(), threading.Event()
+    node.acquire()
+    told: list[list[str]] = []
+
+    def put_another_and_fail_soon(peers: tuple[Lease, ...], _: int) -> None:
+        told.append([str(peer.subnet.ipv4) for peer in peers])
+        if len(told) == 2:
+            node.registry.put_lease("10.0.102.0/24", "192.168.8.229")
+            node.clock.at(0.1, lambda: setattr(node.registry, "failure", RegistryUnavailable("gone")))
+
+    node.clock.at(10, lambda: node.registry.put_lease("10.0.101.0/24", "192.168.8.228"))
+    node.clock.at(20, stop.set)
+    node.manager.run_watch(stop, put_another_and_fail_soon)
+    assert told == [[], ["10.0.101.0/24"], ["10.0.101.0/24", "10.0.102.0/24"]]
+
+
 @pytest.mark.row("C18")
 def test_a_deaf_watch_is_repaired_within_half_a_minute() -> None:
     node = Node()
