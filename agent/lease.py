@@ -121,9 +121,13 @@ class LeaseAttrs:
         if not isinstance(backend_type, str):
             raise ValueError("BackendType is not a string")
         try:
+            ipv6 = None if public_ipv6 is None else IPv6Address(public_ipv6)
+            if ipv6 is not None and ipv6.scope_id is not None:
+                # Go's net.ParseIP refuses it too; the zone is an interface of the other node.
+                raise ValueError(f"{public_ipv6!r} has a zone")
             return cls(
                 public_ip=IPv4Address(public_ip),
-                public_ipv6=None if public_ipv6 is None else IPv6Address(public_ipv6),
+                public_ipv6=ipv6,
                 backend_type=backend_type,
                 backend_data=fields.get("backenddata"),
                 backend_v6_data=fields.get("backendv6data"),

@@ -70,6 +70,7 @@ def test_unknown_fields_and_other_case_are_tolerated() -> None:
         ('{"PublicIP":"1.2.3.400"}', "PublicIP"),
         ('{"PublicIP":"1.2.3.4","PublicIPv6":5}', "PublicIPv6"),
         ('{"PublicIP":"1.2.3.4","PublicIPv6":"1.2.3.4"}', "PublicIPv6"),
+        ('{"PublicIP":"1.2.3.4","PublicIPv6":"fe80::1%eth0"}', "PublicIPv6: 'fe80::1%eth0' has a zone"),
         ('{"PublicIP":"1.2.3.4","BackendType":5}', "BackendType"),
         ('{"PublicIP":"' + "x" * 1_000_000 + '"}', "PublicIP"),
     ],
