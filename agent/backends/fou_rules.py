@@ -129,8 +129,10 @@ class FouRules:
             script = rules(check, self._counts(check))
             run_nft(["-f", "-"], script)
             self._journal.record(["nft", "-f", "-"], WHY, script)
-            now = generation_if_known()
-        self._whole = (check, now)
+            # Another program may have changed them since, so the next call looks again.
+            self._whole = None
+        else:
+            self._whole = (check, now)
 
     def restore(self) -> None:
         """Do it again with the same check; nothing before the first. Raises FirewallError and EnvironmentMissing."""

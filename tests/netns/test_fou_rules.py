@@ -11,10 +11,12 @@ from pathlib import Path
 
 import pytest
 
+from agent.backends import fou_rules
 from agent.backends.fou_rules import FouCheck, FouRules
 from agent.datapath.counters import Counters
 from agent.kernel.journal import FileJournal
 from agent.kernel.namespace import NamespaceThread
+from agent.kernel.nftables import run_nft
 from tests.netns.conftest import Namespace, NamespaceMaker
 from tests.packets import ipv4, udp
 from tests.waiting import wait_until
@@ -135,3 +137,25 @@ def test_numbers_stay_when_the_rules_are_replaced(node: Node) -> None:
     node.converge(replace(CHECK, port=8286))
     assert "8286" in node.namespace.run(["nft", "list", "ruleset"]).stdout
     assert (node.counters().rx_packets, node.counters().drops["source"]) == (1, 1)
+
+
+def test_rules_that_another_program_removed_just_after_they_were_made_come_back(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def load_and_flush(arguments: list[str], script: str) -> None:
+        run_nft(arguments, script)
+        run_nft(["flush", "ruleset"])
+
+    with monkeypatch.context() as patch:
+        patch.setattr(fou_rules, "run_nft", load_and_flush)
+        node.converge()
+    assert TABLE not in node.namespace.run(["nft", "list", "ruleset"]).stdout
+    node.converge()
+    assert TABLE in node.namespace.run(["nft", "list", "ruleset"]).stdout
+
+
+def test_rules_that_were_found_complete_are_not_listed_again(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    node.converge()
+    node.converge()
+    monkeypatch.setattr(fou_rules, "list_objects", lambda *what: pytest.fail(f"lists {what}"))
+    node.converge()
