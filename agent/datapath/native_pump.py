@@ -35,7 +35,8 @@ class NativePump:
     ) -> None:
         """Take `on_failure`, which a thread of the pump calls, at most once, when it can no longer move packets.
 
-        Raises EnvironmentMissing when the native data path is not compiled.
+        Raises EnvironmentMissing when the native data path is not compiled, OSError when descriptors or memory run
+        out.
         """
         self._library = native_library()
         self._forwarder = forwarder

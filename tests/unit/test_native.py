@@ -3,8 +3,11 @@
 Each case goes through both; the number of packets per write shows what was joined.
 """
 
+import errno
+import resource
 import struct
 from ipaddress import IPv4Network
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,6 +15,7 @@ import pytest
 from agent.datapath.counters import DropReason
 from agent.datapath.forwarder import Forwarder, OwnNode
 from agent.datapath.forwarding_table import ForwardingTable, TunnelEndpoint
+from agent.datapath.native.library import NativeLibrary
 from agent.datapath.offloads import Offloads
 from tests.native_trial import (
     EVERYTHING,
@@ -467,3 +471,25 @@ def test_reasons_have_the_same_order_in_both_languages() -> None:
     assert list(native_in(FORWARDER, []).drops) == []
     outcome = native_in(FORWARDER, [Receive(b"", ("1.1.1.1", 1))])
     assert outcome.drops == {DropReason.PEER: 1}
+
+
+def test_a_pump_without_descriptors_is_an_error_of_the_system_and_frees_its_rules() -> None:
+    library, freed = NativeLibrary(), list[object]()
+    c = library.c
+
+    def free(rules: object) -> None:
+        freed.append(rules)
+        c.native_rules_free(rules)
+
+    library.c = SimpleNamespace(
+        native_rules_new=c.native_rules_new, native_pump_new=c.native_pump_new, native_rules_free=free
+    )
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, limits[1]))
+    try:
+        with pytest.raises(OSError, match="Too many open files") as caught:
+            library.pump(0, 0, NOTHING, FORWARDER)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    assert caught.value.errno == errno.EMFILE
+    assert len(freed) == 1

@@ -4,6 +4,7 @@ Everything that C returns or takes is converted here; no other module uses cffi.
 """
 
 import importlib
+import os
 import struct
 from collections.abc import Iterable
 from functools import cache
@@ -41,7 +42,10 @@ class NativeLibrary:
             raise EnvironmentMissing(f"native data path: compiled from another version ({WANTED})")
 
     def rules(self, forwarder: Forwarder) -> Any:
-        """Convert the forwarder's node and table to C; free the result, or give it to a pump, which then owns it."""
+        """Convert the forwarder's node and table to C; free the result, or give it to a pump, which then owns it.
+
+        Raises OSError when memory runs out.
+        """
         node, count = forwarder.node, len(forwarder.table)
         # In one piece: field by field takes ten times as long, and each change of a peer makes new rules.
         packed = b"".join(
@@ -68,9 +72,16 @@ class NativeLibrary:
         return self.ffi.new("struct native_offloads *", fields)
 
     def pump(self, tun: int, udp: int, offloads: Offloads, forwarder: Forwarder) -> Any:
-        """Create a pump between descriptors that the caller keeps; free it when both of its functions have returned."""
+        """Create a pump between descriptors that the caller keeps; free it when both of its functions have returned.
+
+        Raises OSError when descriptors or memory run out.
+        """
         rules = self.rules(forwarder)
-        return self._made(self.c.native_pump_new(tun, udp, self.offloads(offloads), rules))
+        try:
+            return self._made(self.c.native_pump_new(tun, udp, self.offloads(offloads), rules))
+        except OSError:
+            self.c.native_rules_free(rules)
+            raise
 
     def counters(self, pump: Any) -> Counters:
         """Copy the pump's counters."""
@@ -88,7 +99,7 @@ class NativeLibrary:
 
     def _made(self, pointer: Any) -> Any:
         if pointer == self.ffi.NULL:
-            raise MemoryError
+            raise OSError(self.ffi.errno, os.strerror(self.ffi.errno))
         return pointer
 
 
