@@ -64,10 +64,11 @@ def clean_up(options: Options) -> None:
     """Remove rules, overlay devices and routes, bridge (with --bridge), files, lease (with --revoke); print all.
 
     With --rules, remove only our rules and last-resort routes, which a flanneld would not replace.
-    Raises RegistryError when the lease cannot be revoked; everything else is removed even so.
+    Raises RegistryError, or without an underlay EnvironmentMissing, when the lease cannot be revoked; everything else
+    is removed even so.
     """
     announcer = _Announcer(open_journal(options.journal, options.node_name))
-    refused: RegistryError | None = None
+    refused: RegistryError | EnvironmentMissing | None = None
     with Kernel(announcer) as kernel:
         _remove_kernel_path(kernel, options.subnet_file)
         if options.rules:
@@ -81,7 +82,7 @@ def clean_up(options: Options) -> None:
         if options.revoke:
             try:
                 _give_leases_back(options, kernel, announcer)
-            except RegistryError as error:
+            except (RegistryError, EnvironmentMissing) as error:
                 refused = error
         _remove_rules(announcer)
         _remove_rules_of_flanneld(announcer)
@@ -154,8 +155,8 @@ def _remove_last_resort(kernel: Kernel) -> None:
 def _give_leases_back(options: Options, kernel: Kernel, announcer: _Announcer) -> None:
     """Delete the leases of our public address; an operator's reservations stay.
 
-    Raises RegistryError. The lease of the subnet in subnet.env is ours with any address of this machine: the agent may
-    have kept one that it would not choose now.
+    Raises RegistryError, and EnvironmentMissing without an underlay. The lease of the subnet in subnet.env is ours with
+    any address of this machine: the agent may have kept one that it would not choose now.
     """
     public_ip, own = choose_underlay(options, kernel).public_ip, kernel.own_addresses(4, 6)
     previous, _ = read_previous_subnet(options.subnet_file)
