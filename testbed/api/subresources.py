@@ -13,6 +13,7 @@ from testbed.api.resources import ApiPlace
 from testbed.api.selection import is_true, number
 from testbed.api.streams import read_some, start_logs
 from testbed.cluster.columns import selector_text
+from testbed.cluster.pod_template import MAX_REPLICAS
 from testbed.cluster.problems import shorten
 from testbed.control.client import LabRecord
 from testbed.errors import TestbedError
@@ -43,8 +44,9 @@ def replicas_of(scale: object, item: Mapping[str, Any], place: ApiPlace) -> int:
     if version and version != item["metadata"]["resourceVersion"]:
         raise conflict(place)
     replicas = spec.get("replicas", 0)
-    if not isinstance(replicas, int) or isinstance(replicas, bool) or replicas < 0:
-        raise Failure(422, f"spec.replicas: not a number of pods (got {replicas})", place)
+    if not isinstance(replicas, int) or isinstance(replicas, bool) or not 0 <= replicas <= MAX_REPLICAS:
+        what = f"spec.replicas: not a number of pods (got {shorten(replicas)}; want 0 to {MAX_REPLICAS})"
+        raise Failure(422, what, place)
     return replicas
 
 

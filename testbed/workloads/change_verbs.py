@@ -22,7 +22,8 @@ from testbed.cluster.manifests import (
     read_manifests,
 )
 from testbed.cluster.object_key import DEFAULT_NAMESPACE, ObjectKey, key_of
-from testbed.cluster.problems import Problem, SpecError
+from testbed.cluster.pod_template import MAX_REPLICAS
+from testbed.cluster.problems import Problem, SpecError, shorten
 from testbed.cluster.validation import Source
 from testbed.cluster.yaml_source import read_documents
 from testbed.control.answers.lab import ApplyAnswer, ChangedObject, DeleteAnswer, ScaleAnswer
@@ -144,6 +145,8 @@ class ChangeVerbs:
             raise InvalidInput(
                 f"scale: objects of this kind have no replicas (got {kind}; want Deployment or ReplicaSet)"
             )
+        if not 0 <= replicas <= MAX_REPLICAS:
+            raise InvalidInput(f"scale: replicas: out of range (got {shorten(replicas)}; want 0 to {MAX_REPLICAS})")
         try:
             before = controller.scale(key, replicas)
         except KeyError as failure:

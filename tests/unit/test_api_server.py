@@ -145,6 +145,7 @@ def test_a_scale_is_replaced_and_patched(method: str, kind: str, body: object, w
         ({"spec": "two"}, 400),
         ({"metadata": [1], "spec": {"replicas": 2}}, 400),
         ({"spec": {"replicas": -1}}, 422),
+        ({"spec": {"replicas": 1001}}, 422),
         ({"spec": {"replicas": "two"}}, 422),
         ({"metadata": {"resourceVersion": "1"}, "spec": {"replicas": 2}}, 409),
     ],
