@@ -35,8 +35,8 @@ def read_agent(argv: Sequence[str], environ: Mapping[str, str]) -> RunningAgent 
         program, flags = FLANNELD, argv[1:]
     elif OURS in names:
         program, flags = OURS, argv[names.index(OURS) + 1 :]
-    elif list(argv[1:3]) == ["-m", "agent"]:
-        program, flags = OURS, argv[3:]
+    elif list(argv[1:3]) == ["-m", "agent"] or list(argv[1:4]) == ["-P", "-m", "agent"]:
+        program, flags = OURS, argv[argv.index("agent", 2) + 1 :]
     else:
         return None
     reading = read_flags(flags, environ)

@@ -193,7 +193,7 @@ def processor_ticks() -> tuple[int, int]:
 
 def plain_mininet(hosts: int) -> float:
     """Return the seconds that Mininet itself takes for this many hosts with a link each. Raises TestbedError."""
-    inside = [sys.executable, "-m", "testbed.bench.plain_mininet", str(hosts)]
+    inside = [sys.executable, "-P", "-m", "testbed.bench.plain_mininet", str(hosts)]
     apart = ["unshare", "--net", "--mount", "--pid", "--ipc", "--fork", "--kill-child", "--mount-proc"]
     done = subprocess.run([*apart, *inside], capture_output=True, text=True, timeout=PLAIN_LIMIT_S, check=False)
     try:

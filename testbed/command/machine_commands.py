@@ -63,7 +63,7 @@ def leave(flags: tuple[str, ...]) -> int:
         raise TestbedError(
             f"testbed leave: an agent runs here (got an answer on port {options.healthz_port}; want it stopped first)"
         )
-    command = [sys.executable, "-m", "agent", "cleanup", "--revoke", *with_defaults(flags, os.environ)]
+    command = [sys.executable, "-P", "-m", "agent", "cleanup", "--revoke", *with_defaults(flags, os.environ)]
     return subprocess.run(command, check=False).returncode
 
 

@@ -287,7 +287,8 @@ def _side_by_side(record: LabRecord, names: tuple[str, str], namespace: str | No
 
     if shutil.which("tmux") is None:
         raise WrongEnvironment("shell --tmux: tmux is missing (want: apt-get install tmux)")
-    shell = [sys.executable, "-m", "testbed", "shell", "--lab", record.name, *(["-n", namespace] if namespace else ())]
+    where = ["--lab", record.name, *(["-n", namespace] if namespace else ())]
+    shell = [sys.executable, "-P", "-m", "testbed", "shell", *where]
     first, second = (shlex.join([*shell, name]) for name in names)
     os.execvp("tmux", ["tmux", "new-session", first, ";", "split-window", "-h", second])
 

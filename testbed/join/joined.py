@@ -24,7 +24,8 @@ class JoinedMachine:
 
     def __init__(self, flags: Sequence[str], options: Options, environ: Mapping[str, str]) -> None:
         self._options = options
-        self._process = subprocess.Popen([sys.executable, "-m", "agent", *with_defaults(flags, environ)])
+        # -P: a file in the current directory must not stand in for a module.
+        self._process = subprocess.Popen([sys.executable, "-P", "-m", "agent", *with_defaults(flags, environ)])
         for number in (signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, self._pass_on)
 
