@@ -127,7 +127,7 @@ def doubt(directory: Path) -> str:
 def start_ticks(pid: int) -> int | None:
     """Return when a process started, in clock ticks since boot; None if there is no such (living) process."""
     try:
-        after_name = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        after_name = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
     except OSError:
         return None
     return None if after_name[0] == "Z" else int(after_name[19])

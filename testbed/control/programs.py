@@ -101,7 +101,7 @@ def _processes() -> Iterator[_Process]:
     for name in os.listdir("/proc"):
         if name.isdecimal():
             with contextlib.suppress(OSError):
-                fields = Path(f"/proc/{name}/stat").read_text().rpartition(")")[2].split()
+                fields = Path(f"/proc/{name}/stat").read_text(errors="replace").rpartition(")")[2].split()
                 yield _Process(int(name), int(fields[1]), int(fields[3]), int(fields[19]))
 
 

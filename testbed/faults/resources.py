@@ -49,12 +49,14 @@ def _of_node(node: LabNode, pods: Collection[Pod]) -> dict[str, int]:
         # It may end meanwhile.
         with contextlib.suppress(OSError, KeyError):
             status = dict(
-                line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines() if ":" in line
+                line.split(":", 1)
+                for line in Path(f"/proc/{pid}/status").read_text(errors="replace").splitlines()
+                if ":" in line
             )
             counts["agent descriptors"] = len(list(Path(f"/proc/{pid}/fd").iterdir()))
             counts["agent threads"] = int(status["Threads"])
             counts["agent RSS kB"] = int(status["VmRSS"].split()[0])
-            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+            fields = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
             counts["agent CPU ticks"] = int(fields[11]) + int(fields[12])
     return counts
 
@@ -64,7 +66,7 @@ def _zombies() -> int:
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
             try:
-                count += (entry / "stat").read_text().rpartition(")")[2].split()[0] == "Z"
+                count += (entry / "stat").read_text(errors="replace").rpartition(")")[2].split()[0] == "Z"
             except OSError:
                 continue
     return count

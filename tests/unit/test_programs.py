@@ -1,0 +1,50 @@
+"""Programs of clients, beside processes that containers give any name."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import pytest
+
+from testbed.control.client import start_ticks
+from testbed.control.programs import wait_with_client
+from testbed.control.server import Request
+from testbed.faults import resources
+
+NAMED = "import sys\nopen('/proc/self/comm', 'wb').write(b'\\xff) R \\xfe')\nprint(flush=True)\nsys.stdin.read()\n"
+
+
+@pytest.fixture
+def named() -> Iterator[int]:
+    """Run a process whose name is not text; yield its id."""
+    with subprocess.Popen([sys.executable, "-c", NAMED], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        yield process.pid
+
+
+def test_a_process_whose_name_is_not_text_has_a_start_like_any_other(named: int) -> None:
+    own = start_ticks(os.getpid())
+    assert own is not None
+    assert (start_ticks(named) or 0) >= own
+
+
+def test_a_process_whose_name_is_not_text_can_be_counted(named: int) -> None:
+    assert start_ticks(named) is not None
+    assert resources._zombies() >= 0
+
+
+@pytest.mark.usefixtures("named")
+def test_a_program_is_hung_up_although_another_process_has_a_name_that_is_not_text() -> None:
+    ours, its = socket.socketpair()
+    program = subprocess.Popen(["sleep", "60"], start_new_session=True)
+    try:
+        with ours:
+            its.close()
+            program.returncode = wait_with_client(Request(ours, {}, ()), program.pid)
+    finally:
+        program.kill()
+    assert program.returncode == 128 + signal.SIGHUP
