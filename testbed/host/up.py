@@ -141,6 +141,10 @@ def _already_up(lab: LabRecord, cluster: Cluster, options: LabOptions) -> None:
     """Bring a running lab to the current contents of its file."""
     backend = options.backend
     answer = ask(lab, STATUS)
+    if not answer["nodes"]:
+        # The last node cannot be deleted.
+        down = f"{prefix()} down --lab {lab.name}"
+        raise TestbedError(f"lab {lab.name}: its start failed before it had nodes: take it down first ({down})")
     running = answer["nodes"][0]["backend"]
     if backend not in (None, running):
         raise TestbedError(
