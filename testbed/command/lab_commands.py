@@ -147,7 +147,10 @@ def down(lab: str | None, everything: bool) -> None:
     """Take a lab down and remove everything that belongs to it."""
     from testbed.host.removal import labs_to_end, remove_leftovers, take_down
 
-    name = lab or os.environ.get("TESTBED_LAB")
+    if everything and lab:
+        what = f"--all takes down every lab (got --lab {lab} too; want one of them)"
+        raise click.UsageError(what, click.get_current_context())
+    name = None if everything else lab or os.environ.get("TESTBED_LAB")
     # An ordinary user cannot take down others' labs.
     labs = [one for one in labs_to_end() if name in (None, "", one.name)]
     if not labs and os.geteuid() != 0:
