@@ -190,7 +190,10 @@ class ApiServer:
         wanted = await _json(request)
         if request.method == "PATCH":
             wanted = patches.patched(subresources.scale_of(now), request.content_type, wanted)
-        await self._lab.scale(place, subresources.replicas_of(wanted, now, place))
+        replicas = subresources.replicas_of(wanted, now, place)
+        if _query(request).dry_run:
+            return _written({**subresources.scale_of(now), "spec": {"replicas": replicas}})
+        await self._lab.scale(place, replicas)
         return _written(subresources.scale_of(await self._objects.get(place)))
 
 

@@ -138,6 +138,18 @@ def test_a_scale_is_replaced_and_patched(method: str, kind: str, body: object, w
     assert (code, answer["kind"], lab.replicas) == (200, "Scale", [wanted])
 
 
+@pytest.mark.parametrize(("method", "body"), [("PUT", {"spec": {"replicas": 3}}), ("PATCH", {"spec": {"replicas": 3}})])
+def test_a_scale_that_is_only_tried_shows_its_outcome_and_changes_nothing(method: str, body: object) -> None:
+    lab, kind = _Lab(), "application/json" if method == "PUT" else MERGE
+    code, answer = _answer(method, f"{SCALE}?dryRun=All", body, {**KNOWN, "Content-Type": kind}, lab)
+    assert (code, answer["kind"], answer["spec"], answer["status"]["replicas"]) == (200, "Scale", {"replicas": 3}, 1)
+    assert lab.replicas == []
+
+
+def test_a_scale_that_is_only_tried_is_checked_all_the_same() -> None:
+    assert _answer("PUT", f"{SCALE}?dryRun=All", {"spec": {"replicas": -1}})[0] == 422
+
+
 @pytest.mark.parametrize(
     ("body", "code"),
     [
