@@ -227,6 +227,11 @@ def _query(request: web.Request, options: object = None) -> Query:
     dry_run, preconditions = own.get("dryRun") or [], own.get("preconditions") or {}
     if not isinstance(dry_run, list) or not isinstance(preconditions, dict):
         raise Failure(400, "the options of a deletion: dryRun is not a list, or preconditions are not an object")
+    policies = (given.get("propagationPolicy"), own.get("propagationPolicy"))
+    if "Orphan" in policies or is_true(given.get("orphanDependents")) or own.get("orphanDependents"):
+        raise Failure(
+            400, "orphaning is not served: what an object owns is deleted with it (want --cascade=background)"
+        )
     grace = "gracePeriodSeconds"
     return Query(
         labels=given.get("labelSelector", ""),

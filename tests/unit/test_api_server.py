@@ -14,7 +14,7 @@ from aiohttp.test_utils import TestClient, TestServer
 
 from testbed.api.failure import Failure
 from testbed.api.lab import AsyncLab, named
-from testbed.api.resources import Resource
+from testbed.api.resources import ApiPlace, Resource
 from testbed.api.server import ApiServer
 from testbed.control.client import LabRecord, start_ticks
 from testbed.control.questions import DELETE, GET
@@ -177,6 +177,15 @@ class _LabThatRefuses(_Lab):
         """Delete nothing."""
 
 
+class _LabThatDeletes(_Lab):
+    def __init__(self) -> None:
+        super().__init__()
+        self.deleted = list[str | None]()
+
+    async def delete(self, place: ApiPlace, grace_s: int | None) -> None:
+        self.deleted.append(place.name)
+
+
 WEB_PATH = "/apis/apps/v1/namespaces/shop/deployments/web"
 MERGE, STRATEGIC = "application/merge-patch+json", "application/strategic-merge-patch+json"
 ODD: Sequence[object] = (None, [], {}, 5, "x", True, [1], {"a": None}, {"$patch": 1})
@@ -226,6 +235,34 @@ def test_a_deletion_holds_only_for_the_object_that_it_means() -> None:
         )
     code, body = _answer("DELETE", WEB_PATH, {"preconditions": {"uid": WEB_UID}}, lab=_LabThatRefuses())
     assert (code, body["status"]) == (200, "Success")
+
+
+@pytest.mark.parametrize(
+    ("options", "query"),
+    [
+        ({"propagationPolicy": "Orphan"}, ""),
+        ({"orphanDependents": True}, ""),
+        ({}, "?propagationPolicy=Orphan"),
+        ({}, "?orphanDependents=true"),
+        ({"propagationPolicy": "Background"}, "?propagationPolicy=Orphan"),
+    ],
+)
+def test_a_deletion_that_should_leave_the_pods_is_refused_and_deletes_nothing(options: object, query: str) -> None:
+    lab, collection = _LabThatDeletes(), WEB_PATH.rpartition("/")[0]
+    for path in (WEB_PATH, collection):
+        code, body = _answer("DELETE", f"{path}{query}", options, lab=lab)
+        assert (code, body["message"].startswith("orphaning is not served: ")) == (400, True)
+    pod = WEB_PATH.replace("apis/apps", "api").replace("deployments", "pods")
+    assert _answer("POST", f"{pod}/eviction{query}", {"deleteOptions": options}, lab=lab)[0] == 400
+    assert lab.deleted == []
+
+
+@pytest.mark.parametrize(
+    "options", [{"propagationPolicy": "Background"}, {"propagationPolicy": "Foreground"}, {"orphanDependents": False}]
+)
+def test_a_deletion_that_takes_the_pods_along_is_done(options: object) -> None:
+    lab = _LabThatDeletes()
+    assert (_answer("DELETE", WEB_PATH, options, lab=lab)[0], lab.deleted) == (200, ["web"])
 
 
 def test_documents_and_reviews_are_served() -> None:
