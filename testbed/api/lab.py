@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -21,6 +22,13 @@ from testbed.errors import TestbedError
 
 ANSWER_LIMIT_S = 60.0
 REQUEST_BODY = "the request's body"
+_ESCAPED = re.compile("[\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff\ud800-\udfff]")
+"""What JSON may have literally and YAML may not. YAML knows no pair of escapes for one character, as an emoji."""
+
+
+def yaml_of(item: Mapping[str, Any]) -> bytes:
+    """Return an object as JSON that is YAML as well."""
+    return _ESCAPED.sub(lambda found: f"\\u{ord(found[0]):04x}", json.dumps(item, ensure_ascii=False)).encode()
 
 
 class RepeatedAnswer:
@@ -85,7 +93,7 @@ class AsyncLab:
 
     async def apply(self, item: Mapping[str, Any], place: ApiPlace, *, dry_run: bool) -> ApplyAnswer:
         """Create or change an object. Raises Failure."""
-        contents = {REQUEST_BODY: json.dumps(item).encode()}
+        contents = {REQUEST_BODY: yaml_of(item)}
         return await self._wait_for(partial(ask_with_contents, self.record, APPLY, contents, dry_run=dry_run), place)
 
     async def delete(self, place: ApiPlace, grace_s: int | None) -> None:
