@@ -119,13 +119,18 @@ def _merge_key(field: str, patch: Sequence[Any], there: object) -> str | None:
 def _merge_lists(there: list[Any], patch: list[Any], key: str, order: object) -> list[Any]:
     if {"$patch": "replace"} in patch:
         return [one for one in patch if one != {"$patch": "replace"}]
-    merged = {one[key]: one for one in there}
+    # As Kubernetes does: deletions first, of every item with the key; a change is one of the first with it.
+    gone = {one[key] for one in patch if one.get("$patch") == "delete"}
+    merged = [one for one in there if one[key] not in gone]
+    places = dict[Any, int]()
+    for number, one in enumerate(merged):
+        places.setdefault(one[key], number)
     for one in patch:
         if one.get("$patch") == "delete":
-            merged.pop(one[key], None)
-        else:
-            merged[one[key]] = _strategic(merged.get(one[key]), one)
-    return _in_order(list(merged.values()), order, key)
+            continue
+        place = places.setdefault(one[key], len(merged))
+        merged[place : place + 1] = [_strategic(merged[place] if place < len(merged) else None, one)]
+    return _in_order(merged, order, key)
 
 
 def _in_order(items: list[Any], order: object, key: str) -> list[Any]:

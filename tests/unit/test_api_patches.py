@@ -62,6 +62,29 @@ def test_a_strategic_patch_deletes_an_item_and_sets_the_order() -> None:
     assert [one["name"] for one in added] == ["two", "three", "one"]
 
 
+UDP, TCP = ({"name": name, "port": 53, "protocol": protocol} for name, protocol in (("dns", "UDP"), ("dns-tcp", "TCP")))
+METRICS = {"name": "metrics", "port": 9153}
+
+
+@pytest.mark.parametrize(
+    ("patch", "left"),
+    [
+        ([METRICS], [UDP, TCP, METRICS]),
+        ([{"port": 53, "targetPort": 5353}], [{**UDP, "targetPort": 5353}, TCP]),
+        ([METRICS, {"port": 9153, "targetPort": 1}], [UDP, TCP, {**METRICS, "targetPort": 1}]),
+        ([METRICS, {"$patch": "delete", "port": 53}], [METRICS]),
+        ([{**UDP, "targetPort": 1}, {"$patch": "delete", "port": 53}], [{**UDP, "targetPort": 1}]),
+    ],
+)
+@pytest.mark.parametrize("order", [{}, {"$setElementOrder/ports": [{"port": 53}, {"port": 53}, {"port": 9153}]}])
+def test_a_strategic_patch_keeps_every_item_of_one_merge_key_and_changes_the_first(
+    patch: object, left: object, order: dict[str, Any]
+) -> None:
+    service = {"spec": {"ports": [UDP, TCP]}}
+    assert patched(service, STRATEGIC_PATCH, {"spec": {**order, "ports": patch}}) == {"spec": {"ports": left}}
+    assert service == {"spec": {"ports": [UDP, TCP]}}, "the object itself was changed"
+
+
 def test_a_strategic_patch_replaces_what_it_is_told_to_replace() -> None:
     whole = _containers({"spec": {"containers": [{"$patch": "replace"}, {"name": "new", "image": "x"}]}})
     assert whole == [{"name": "new", "image": "x"}]
