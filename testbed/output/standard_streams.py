@@ -36,6 +36,13 @@ def finish() -> None:
             os.dup2(os.open(os.devnull, os.O_WRONLY), STDOUT)
 
 
+def write_bytes(data: bytes) -> None:
+    """Write bytes of another program at once, besides `sys.stdout`. Raises OutputFailed."""
+    output = _Output(STDOUT, "w", closefd=False)
+    while data:
+        data = data[output.write(data) :]
+
+
 def screen_width() -> int:
     """Return the columns of standard output; a pipe has room for any line."""
     # Every verb loads this file.

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from testbed.control.client import LabConnection, LabRecord
 from testbed.control.questions import Question
 from testbed.errors import InvalidInput
+from testbed.output.standard_streams import OutputFailed, write_bytes
 from testbed.processes.readable import readable
 
 if TYPE_CHECKING:
@@ -45,13 +46,17 @@ def _exit_code(
 
 
 def _run_in_terminal(connection: LabConnection, question: "Question[EndedAnswer]", arguments: Mapping[str, Any]) -> int:
-    """Give the program a terminal created here, and relay between it and ours until the program has ended."""
+    """Give the program a terminal created here, and relay between it and ours until the program has ended.
+
+    Raises TestbedError; OutputFailed, with the program ended, if standard output cannot be written.
+    """
     ours, its = pty.openpty()
     _copy_size(ours)
     former_handler = signal.signal(signal.SIGWINCH, lambda *_: _copy_size(ours))
     former_mode = termios.tcgetattr(0)
     ended_read, ended_write = os.pipe()
-    relay = threading.Thread(target=_relay, args=(ours, ended_read), daemon=True)
+    failures: list[OutputFailed] = []
+    relay = threading.Thread(target=_relay, args=(ours, ended_read, connection, failures), daemon=True)
     try:
         tty.setraw(0, termios.TCSADRAIN)  # keeps what was typed already
         relay.start()
@@ -64,15 +69,26 @@ def _run_in_terminal(connection: LabConnection, question: "Question[EndedAnswer]
         signal.signal(signal.SIGWINCH, former_handler)
         os.close(ours)
         os.close(ended_read)
+        if failures:
+            raise failures[0]
 
 
-def _relay(ours: int, ended: int) -> None:
-    """Copy both ways; once the program has ended, show the terminal's remaining output and stop."""
+def _relay(ours: int, ended: int, connection: LabConnection, failures: list[OutputFailed]) -> None:
+    """Copy both ways; once the program has ended, show the terminal's remaining output and stop.
+
+    Output that cannot be written ends the program, since nobody would read its terminal, and is added to `failures`.
+    """
     with contextlib.suppress(OSError):  # EIO: the program's side is closed
         while True:
             ready = readable([0, ours, ended])
             if ours in ready:
-                os.write(1, os.read(ours, CHUNK))
+                data = os.read(ours, CHUNK)
+                try:
+                    write_bytes(data)
+                except OutputFailed as failure:
+                    failures.append(failure)
+                    connection.shutdown()
+                    return
             elif ended in ready:
                 return
             if 0 in ready:
