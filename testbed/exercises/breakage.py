@@ -23,6 +23,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from agent.netconfig.backend_options import UDP_PORT
 from testbed.cluster.dns import DNS_ADDRESS
 from testbed.cluster.network_policy import NetworkPolicy
 from testbed.cluster.service import Service
@@ -85,7 +86,7 @@ class Broken:
     @property
     def port(self) -> int:
         """Return the UDP port of the overlay."""
-        return int(self.state.cluster.network.get("Backend", {}).get("Port", 8285))
+        return int(getattr(self.state.network.backend, "port", UDP_PORT))
 
 
 def break_lab(state: LabState, services: Services, policies: Policies, exercise: Exercise, variant: Variant) -> None:

@@ -44,7 +44,7 @@ def look(state: LabState, services: Services, names: Names, world: World = NO_PO
     small = [pair for family in families for pair in _pairs(state.pods, family, PAYLOAD)]
     full = [pair for family in families for pair in _pairs(state.pods, family, bytes(size - HEADERS[family]))]
     return JudgedLab(
-        network=str(state.cluster.network["Network"]),
+        network=str(state.network.network),
         nodes=[_node(state.overlay, node, held) for node in state.nodes.values()],
         leases=leases,
         etcd=[member.name for member in state.registry.etcd.members],

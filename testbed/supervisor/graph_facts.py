@@ -9,6 +9,7 @@ from pathlib import Path
 
 from agent.errors import AgentError
 from agent.kernel.kernel import Kernel
+from agent.netconfig.backend_options import UDP_PORT
 from testbed.cluster.underlay_plan import GATEWAY, MachinePlan
 from testbed.control.answers.graph import (
     CableFacts,
@@ -32,8 +33,6 @@ from testbed.supervisor import status
 from testbed.supervisor.lab import Lab
 
 NO_PACKETS = InterfaceCounters(rx_bytes=0, rx_packets=0, rx_dropped=0, tx_bytes=0, tx_packets=0, tx_dropped=0)
-PORT = 8285
-"""flannel's default for Backend.Port."""
 
 
 def graph_facts(lab: Lab) -> GraphAnswer:
@@ -47,8 +46,8 @@ def graph_facts(lab: Lab) -> GraphAnswer:
         "lab": state.name,
         "state": whole["state"],
         "at": now(),
-        "network": state.cluster.network["Network"],
-        "port": state.cluster.network.get("Backend", {}).get("Port", PORT),
+        "network": str(state.network.network),
+        "port": getattr(state.network.backend, "port", UDP_PORT),
         "machines": [
             _machine(state, plan, machines[plan.name], etcd)
             for plan in state.underlay.plan.machines.values()
