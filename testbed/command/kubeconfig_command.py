@@ -6,7 +6,7 @@ from testbed.command.command_line import lab_option, verbs
 from testbed.command.loopback import listen
 from testbed.control.client import ask, find_lab
 from testbed.control.questions import API
-from testbed.errors import InvalidInput
+from testbed.errors import InvalidInput, TestbedError
 
 
 @verbs.command()
@@ -20,8 +20,12 @@ def kubeconfig(lab: str | None, port: int) -> None:
     user who ran sudo can.
     """
     record = find_lab(lab)
-    with listen("kubeconfig: --port", port) as listener:
-        answer = ask(record, API, (listener.fileno(),))
+    try:
+        # First without a socket: an API server that runs has its port already.
+        answer = ask(record, API)
+    except TestbedError:
+        with listen("kubeconfig: --port", port) as listener:
+            answer = ask(record, API, (listener.fileno(),))
     if port not in (0, answer["port"]):
         raise InvalidInput(f"kubeconfig: --port: the API server runs already (got {port}; want {answer['port']})")
     print(answer["kubeconfig"])
