@@ -303,7 +303,7 @@ def events(namespace: str | None, lab: str | None, output: str | None, watch: bo
     from testbed.output import tables as render
 
     record = find_lab(lab)
-    shown: Sequence[Any] = ()
+    shown: Sequence[Any] = []
     while True:
         # Kubernetes' shape is four times as long, and only programs need it.
         found = (
@@ -311,13 +311,19 @@ def events(namespace: str | None, lab: str | None, output: str | None, watch: bo
             if output == "json"
             else ask(record, EVENTS, namespace=namespace)
         )
-        fresh = found[len(shown) :] if found[: len(shown)] == shown else found
+        fresh = new_events(shown, found)
         if fresh or not shown:
             render.as_json(_list_of(fresh)) if output == "json" else render.events(fresh)
         if not watch:
             return
         shown = found
         time.sleep(WATCH_PERIOD_S)
+
+
+def new_events(shown: Sequence[Any], found: Sequence[Any]) -> Sequence[Any]:
+    """Return the events that came after those shown; the lab may have forgotten the first of these."""
+    kept = next(number for number in range(len(shown), -1, -1) if shown[len(shown) - number :] == found[:number])
+    return found[kept:]
 
 
 @verbs.command()
