@@ -26,6 +26,8 @@ SERVERS_OWN = (
     "selfLink",
 )
 """Metadata that the server sets, not the client."""
+NODE_CHANGES = ("metadata.labels", "spec.unschedulable")
+"""Fields of a node whose changes have a check, or an effect, of their own."""
 DELETE_LIMIT_S = 0.3
 """How long to wait for a deletion before answering that it has begun."""
 
@@ -202,6 +204,8 @@ class Objects:
         closed = bool(spec.get("unschedulable"))
         if item["metadata"].get("labels") != before["metadata"].get("labels"):
             raise Failure(403, "a node's labels are in the cluster file (nodes.NAME.labels), then up again", place)
+        if changed := _differences(_fixed_of_node(before), _fixed_of_node(item)):
+            raise Failure(400, f"{', '.join(changed)}: not served of a node (want spec.unschedulable: cordon)", place)
         if closed != bool(before["spec"].get("unschedulable")) and not query.dry_run:
             await self._lab.node(place, "cordon" if closed else "uncordon")
         return Answer(await self.get(place))
@@ -261,6 +265,18 @@ def _wanted(item: Object) -> Object:
     metadata.pop("ownerReferences", None)
     rest = {key: value for key, value in item.items() if key not in ("status", "testbed", "metadata")}
     return {**rest, "metadata": metadata}
+
+
+def _fixed_of_node(item: Object) -> Object:
+    """Return the client's fields of a node that cannot be changed here, by path; without empty ones."""
+    rest = _wanted(item)
+    parts = {part: rest.pop(part, None) or {} for part in ("metadata", "spec")}
+    fields = {f"{part}.{key}": value for part, values in parts.items() for key, value in values.items()}
+    return {path: value for path, value in {**fields, **rest}.items() if value and path not in NODE_CHANGES}
+
+
+def _differences(one: Object, other: Object) -> list[str]:
+    return sorted(path for path in one.keys() | other.keys() if one.get(path) != other.get(path))
 
 
 def _event(place: ApiPlace, query: Query, what: str, item: Object, *, heading: bool) -> Mapping[str, Any]:

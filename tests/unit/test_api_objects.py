@@ -4,6 +4,9 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import pytest
+
+from testbed.api.failure import Failure
 from testbed.api.lab import AsyncLab, named
 from testbed.api.objects import Objects, Query
 from testbed.api.resources import BY_PLURAL, ApiPlace, Resource
@@ -103,3 +106,77 @@ async def _pages(limit: int) -> list[list[str]]:
 def test_a_list_with_a_limit_comes_in_pages_that_skip_nothing() -> None:
     assert asyncio.run(_pages(2)) == [["a", "b"], ["c", "d"], ["e"]]
     assert asyncio.run(_pages(5)) == [["d", "e", "c", "a", "b"]]
+
+
+UNSCHEDULABLE = {"key": "node.kubernetes.io/unschedulable", "effect": "NoSchedule"}
+NODE_FIELDS = {"podCIDR": "10.0.46.0/24", "podCIDRs": ["10.0.46.0/24"]}
+LABELS = {"kubernetes.io/hostname": "node1"}
+MERGE, STRATEGIC = "application/merge-patch+json", "application/strategic-merge-patch+json"
+TAINT = {"key": "gpu", "effect": "NoSchedule"}
+
+
+class _LabOfNodes(_Lab):
+    """Has one node, and notes how it is changed."""
+
+    def __init__(self, *, cordoned: bool) -> None:
+        super().__init__()
+        self.changes = list[str]()
+        closed = {"unschedulable": True, "taints": [UNSCHEDULABLE]} if cordoned else {}
+        metadata = {"name": "node1", "uid": "1", "labels": LABELS}
+        self.found = [{"apiVersion": "v1", "kind": "Node", "metadata": metadata, "spec": {**NODE_FIELDS, **closed}}]
+
+    async def node(self, place: ApiPlace, action: str) -> None:
+        self.changes.append(f"{action} {place.name}")
+
+
+def _change(patch: object, kind: str, *, cordoned: bool = False) -> list[str]:
+    """Return what a patch of a node changes. Raises Failure."""
+    lab = _LabOfNodes(cordoned=cordoned)
+    try:
+        asyncio.run(Objects(lab).patch(ApiPlace(BY_PLURAL["nodes"], None, "node1"), kind, patch, Query()))
+    except Failure:
+        assert lab.changes == []
+        raise
+    return lab.changes
+
+
+@pytest.mark.parametrize("kind", [MERGE, STRATEGIC])
+@pytest.mark.parametrize(
+    ("patch", "field"),
+    [
+        ({"spec": {"taints": [TAINT]}}, "spec.taints"),
+        ({"spec": {"taints": [TAINT], "unschedulable": True}}, "spec.taints"),
+        ({"spec": {"podCIDR": None, "podCIDRs": None}}, "spec.podCIDR, spec.podCIDRs"),
+        ({"metadata": {"annotations": {"owner": "anna"}}}, "metadata.annotations"),
+        ({"more": 1}, "more"),
+    ],
+)
+def test_a_field_of_a_node_that_cannot_be_changed_is_refused_by_its_name(patch: object, field: str, kind: str) -> None:
+    with pytest.raises(Failure, match=f"^{field}: ") as refused:
+        _change(patch, kind)
+    assert refused.value.code == 400
+
+
+def test_labels_of_a_node_are_refused_with_the_place_that_has_them() -> None:
+    with pytest.raises(Failure, match="labels are in the cluster file"):
+        _change({"metadata": {"labels": {"tier": "front"}, "annotations": {"a": "b"}}}, STRATEGIC)
+
+
+@pytest.mark.parametrize("kind", [MERGE, STRATEGIC])
+@pytest.mark.parametrize(
+    ("patch", "cordoned", "done"),
+    [
+        ({"spec": {"unschedulable": True}}, False, ["cordon node1"]),
+        ({"spec": {"unschedulable": True}}, True, []),
+        ({"spec": {"unschedulable": None}}, True, ["uncordon node1"]),
+        ({"spec": {"unschedulable": False}}, True, ["uncordon node1"]),
+        ({"spec": {"unschedulable": False}}, False, []),
+        ({"spec": {"unschedulable": True, **NODE_FIELDS}, "metadata": {"labels": LABELS}}, False, ["cordon node1"]),
+        ({"spec": {"taints": [UNSCHEDULABLE]}}, True, []),
+        ({"metadata": {"annotations": {}, "resourceVersion": None}, "status": {"phase": "x"}}, False, []),
+    ],
+)
+def test_a_node_is_cordoned_and_values_that_it_has_are_no_change(
+    patch: object, cordoned: bool, done: Sequence[str], kind: str
+) -> None:
+    assert _change(patch, kind, cordoned=cordoned) == done
