@@ -43,7 +43,12 @@ async def serve_exec(request: web.Request, place: ApiPlace, record: LabRecord) -
     except TestbedError as error:
         raise from_lab(error, place) from error
     socket = web.WebSocketResponse(protocols=CHANNELS)
-    await socket.prepare(request)
+    try:
+        await socket.prepare(request)
+    except BaseException:
+        program.hang_up()
+        program.close()
+        raise
     if not is_true(query.get("stdin")):
         program.close_stdin()
     reading = asyncio.create_task(_take_input(socket, program))

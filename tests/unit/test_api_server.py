@@ -17,9 +17,11 @@ from testbed.api.lab import AsyncLab, named
 from testbed.api.resources import ApiPlace, Resource
 from testbed.api.server import ApiServer
 from testbed.control.client import LabRecord, start_ticks
-from testbed.control.questions import DELETE, GET
+from testbed.control.programs import run_for_client
+from testbed.control.questions import DELETE, EXEC, GET
 from testbed.control.server import ControlServer, Request, Verb
 from testbed.control.wire import CONTROL_SOCKET
+from tests.waiting import wait_until
 
 TOKEN = "secret"
 KNOWN = {"Authorization": f"Bearer {TOKEN}"}
@@ -316,3 +318,33 @@ def test_deletions_that_take_their_grace_period_keep_no_other_request_waiting(tm
     with contextlib.ExitStack() as undo:
         undo.callback(may_end.set)
         assert asyncio.run(scenario()) == 1
+
+
+BAD_HANDSHAKES = {
+    "no key": {"Sec-WebSocket-Version": "13"},
+    "another version": {"Sec-WebSocket-Version": "1", "Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ=="},
+}
+
+
+@pytest.mark.parametrize("headers", BAD_HANDSHAKES.values(), ids=BAD_HANDSHAKES)
+@pytest.mark.parametrize("query", ["command=sleep&command=60", "command=sleep&command=60&stdin=true&tty=true"])
+def test_a_websocket_that_does_not_open_leaves_no_program_running(
+    query: str, headers: Mapping[str, str], tmp_path: Path
+) -> None:
+    programs = [Verb(EXEC, lambda request: run_for_client(request, ["sleep", "60"]))]
+    ControlServer(tmp_path / CONTROL_SOCKET, programs, os.getuid()).start()
+    lab = AsyncLab(LabRecord("one", os.getpid(), start_ticks(os.getpid()) or 0, tmp_path, os.getuid()))
+    path = f"/api/v1/namespaces/shop/pods/web/exec?{query}"
+    descriptors = len(os.listdir("/proc/self/fd"))
+
+    def is_over() -> bool:
+        return all(thread.name != "program" for thread in threading.enumerate())
+
+    async def scenario() -> int:
+        async with TestClient(TestServer(ApiServer(lab, TOKEN).application()), headers=KNOWN) as client:
+            answer = await client.get(path, headers={"Connection": "Upgrade", "Upgrade": "websocket", **headers})
+            await asyncio.to_thread(wait_until, is_over, timeout_s=10, what="the program has ended")
+            return answer.status
+
+    assert asyncio.run(scenario()) == 400
+    wait_until(lambda: len(os.listdir("/proc/self/fd")) <= descriptors, timeout_s=10, what="its streams are closed")
