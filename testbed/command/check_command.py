@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from testbed.command.command_line import lab_option, output_option, verbs
+from testbed.command.command_line import lab_option, one_lab_or_all, output_option, verbs
 from testbed.control.client import LabRecord, ask, find_lab, running_labs
 from testbed.control.questions import CHECK, EXERCISE, HINT
 from testbed.errors import TestbedError
@@ -37,6 +37,7 @@ def check(lab: str | None, everything: bool, output: str | None) -> int:
     """
     from testbed.output import tables as render
 
+    one_lab_or_all(lab, everything)
     if everything:
         return _check_all(output)
     record = find_lab(lab)

@@ -168,6 +168,14 @@ def lab_option(function: Callable[..., Any]) -> Callable[..., Any]:
     )(function)
 
 
+def one_lab_or_all(lab: str | None, everything: bool) -> None:
+    """Raise click.UsageError if a lab is named beside `--all`."""
+    if everything and lab:
+        raise click.UsageError(
+            f"--all means every lab (got --lab {lab} too; want one of them)", click.get_current_context()
+        )
+
+
 def namespace_option(function: Callable[..., Any]) -> Callable[..., Any]:
     """Add `-n`, as for every verb that takes names of objects."""
     return click.option(

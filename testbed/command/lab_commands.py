@@ -15,6 +15,7 @@ from testbed.command.command_line import (
     lab_option,
     namespace_option,
     needs_root,
+    one_lab_or_all,
     output_option,
     strict_option,
     verbs,
@@ -147,9 +148,7 @@ def down(lab: str | None, everything: bool) -> None:
     """Take a lab down and remove everything that belongs to it."""
     from testbed.host.removal import labs_to_end, remove_leftovers, take_down
 
-    if everything and lab:
-        what = f"--all takes down every lab (got --lab {lab} too; want one of them)"
-        raise click.UsageError(what, click.get_current_context())
+    one_lab_or_all(lab, everything)
     name = None if everything else lab or os.environ.get("TESTBED_LAB")
     # An ordinary user cannot take down others' labs.
     labs = [one for one in labs_to_end() if name in (None, "", one.name)]

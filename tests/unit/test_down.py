@@ -39,7 +39,8 @@ def test_all_takes_every_lab_down_whichever_the_variable_chooses(
     assert ended == names
 
 
-def test_all_beside_one_lab_is_wrong_usage(ended: list[str]) -> None:
+@pytest.mark.parametrize("verb", ["down", "check"])
+def test_all_beside_one_lab_is_wrong_usage(verb: str, ended: list[str]) -> None:
     with pytest.raises(click.UsageError, match=r"--all .*\(got --lab one too; want one of them\)"):
-        CliRunner().invoke(verbs, ["down", "--all", "--lab", "one"], standalone_mode=False, catch_exceptions=False)
+        CliRunner().invoke(verbs, [verb, "--all", "--lab", "one"], standalone_mode=False, catch_exceptions=False)
     assert ended == []
