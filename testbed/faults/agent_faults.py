@@ -5,7 +5,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from testbed.faults.catalogue import FaultRequest
@@ -86,7 +86,8 @@ class AgentFaults:
             node.agent.resume()
             return f"the agent of {node.name} is restarted"
 
-        return Injected(f"SIGTERM to process {pid}, the agent of {node.name}; it stays down", "by a restart", start)
+        did = f"SIGTERM to process {pid}, the agent of {node.name}; it stays down"
+        return Injected(did, "by a restart", unless_gone(self._nodes, node, start))
 
     def pause(self, request: FaultRequest) -> Injected:
         """Send SIGSTOP."""
@@ -141,3 +142,9 @@ def node_of(nodes: Nodes, request: FaultRequest) -> LabNode:
     if not node.expected and request.kind.name.startswith("agent"):
         raise FaultImpossible(f"{request.text}: the agent of {name} is run by hand (up --no-agent)")
     return node
+
+
+def unless_gone(nodes: Nodes, node: LabNode, undo: Callable[[], str]) -> Callable[[], str]:
+    """Return an undo that does `undo`, unless the node was deleted meanwhile: then nothing is left to restore."""
+    # Another node may have its name by then.
+    return lambda: undo() if nodes.get(node.name) is node else f"{node.name} is gone; nothing to restore"

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
 
-from testbed.faults.agent_faults import node_of
+from testbed.faults.agent_faults import node_of, unless_gone
 from testbed.faults.catalogue import FaultRequest
 from testbed.faults.ledger import FaultImpossible, Injected, Injector
 from testbed.faults.machines import run
@@ -40,7 +40,7 @@ class CertificateFaults:
             return f"{node.name} has a valid certificate again"
 
         did = f"{node.name} has a certificate that expired a minute ago; its connections to etcd are cut (ss --kill)"
-        return Injected(did, "by another certificate", renew)
+        return Injected(did, "by another certificate", unless_gone(self._nodes, node, renew))
 
     def rotate(self, request: FaultRequest) -> Injected:
         """Issue a new key and a new certificate, as for a renewal."""

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from agent.errors import AgentError
 from agent.kernel import json_lines
 from testbed.control.answers.faults import FaultAnswer, HealAnswer
 from testbed.errors import TestbedError
@@ -158,7 +159,7 @@ class Ledger:
             if one.did is None:
                 one.did = one.undo()
             ended["did"] = one.did
-        except (OSError, TestbedError) as failure:
+        except (OSError, TestbedError, AgentError) as failure:
             ended["healed"], ended["did"] = False, str(failure)
         return ended
 

@@ -1,24 +1,27 @@
 """Faults of cables: unplugged, flapping, slow, and everything that a bad wire does to packets."""
 
 import json
+import logging
 import subprocess
 import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
+from agent.errors import AgentError
 from agent.kernel.values import Wanted, WantedLink
 from testbed.cluster.shaping import LEAST_BURST_BYTES
 from testbed.faults.catalogue import FaultRequest
 from testbed.faults.impairment import Impairment, loss_script, netem_arguments
 from testbed.faults.ledger import FaultImpossible, Injected, Injector
-from testbed.faults.machines import TABLE_PREFIX, Wire, WireEnd, run, wire_between
+from testbed.faults.machines import TABLE_PREFIX, Wire, WireEnd, is_there, run, wire_between
 from testbed.lab.underlay import LabUnderlay
 
 SHIM = Path(__file__).with_name("link_shim.py")
 OFFLOADS = ("tx", "sg", "tso", "gso", "gro")
 """Switched off on the far end of a cable with a shim, so that it sends frames as on a wire."""
+log = logging.getLogger(__name__)
 
 
 class LinkFaults:
@@ -42,18 +45,21 @@ class LinkFaults:
 
     def down(self, request: FaultRequest) -> Injected:
         """Unplug the cable at the switch: a machine sees no carrier but keeps its addresses and routes."""
-        end = _unplugged_end(self._wire(request))
+        wire = self._wire(request)
+        end = _unplugged_end(wire)
         end.mininet.ifconfig("down")
 
         def up() -> str:
             end.mininet.ifconfig("up")
             return f"ip link set {end.interface} up ({end.owner})"
 
-        return Injected(f"ip link set {end.interface} down ({end.owner})", "by setting it up", up)
+        did = f"ip link set {end.interface} down ({end.owner})"
+        return Injected(did, "by setting it up", self._unless_gone(wire, up))
 
     def flap(self, request: FaultRequest) -> Injected:
         """Unplug and plug in the cable repeatedly."""
-        end = _unplugged_end(self._wire(request))
+        wire = self._wire(request)
+        end = _unplugged_end(wire)
         times, period_s = request.values[2], request.values[3]
         assert isinstance(times, float)  # the catalogue guarantees it
         assert isinstance(period_s, float)
@@ -62,18 +68,25 @@ class LinkFaults:
         def work() -> None:
             for _ in range(int(times)):
                 for state in ("down", "up"):
-                    end.mininet.ifconfig(state)
+                    try:
+                        end.mininet.ifconfig(state)
+                    except AgentError as refusal:
+                        log.info("%s flaps no more: %s", end.interface, refusal)
+                        return
                     if over.wait(period_s / 2):
                         return
 
         thread = threading.Thread(target=work, name=f"flap {end.interface}", daemon=True)
         thread.start()
 
+        def plug_in() -> str:
+            end.mininet.ifconfig("up")
+            return f"{end.interface} ({end.owner}) is up"
+
         def stop() -> str:
             over.set()
             thread.join()
-            end.mininet.ifconfig("up")
-            return f"{end.interface} ({end.owner}) is up"
+            return self._unless_gone(wire, plug_in)()
 
         did = f"{end.interface} ({end.owner}) goes down and up {times:g} times, once in {period_s:g} s"
         return Injected(did, "by setting it up", stop, lasts_s=times * period_s)
@@ -92,10 +105,14 @@ class LinkFaults:
         def remove() -> str:
             for place, end in enumerate(wire.ends):
                 _restore_queueing(wire, place, end)
-            self._slow.discard(wire.name)
             return f"the token buckets of {wire.name} are removed"
 
-        return Injected(f"tc qdisc tbf with {megabits:g} Mbit/s at both ends", "by removing the token buckets", remove)
+        def undo() -> str:
+            did = self._unless_gone(wire, remove)()
+            self._slow.discard(wire.name)
+            return did
+
+        return Injected(f"tc qdisc tbf with {megabits:g} Mbit/s at both ends", "by removing the token buckets", undo)
 
     def impair(self, request: FaultRequest) -> Injected:
         """Add loss, delay, duplicates, corruption or reordering to the cable's current impairments."""
@@ -117,7 +134,21 @@ class LinkFaults:
             cable.apply(gone)
             return f"{wire.name}: no more {what}" + ("" if gone.is_none else f"; still {_words(gone)}")
 
-        return Injected(f"{cable.means} in both directions: {_words(cable.impairment)}", "by removing it", remove)
+        undo = self._unless_gone(wire, remove, cable.abandon)
+        return Injected(f"{cable.means} in both directions: {_words(cable.impairment)}", "by removing it", undo)
+
+    def _unless_gone(
+        self, wire: Wire, undo: Callable[[], str], abandon: Callable[[], None] = lambda: None
+    ) -> Callable[[], str]:
+        """Return an undo that does `undo`, or `abandon` if the cable was removed meanwhile, with its machine."""
+
+        def end() -> str:
+            if is_there(self._underlay, wire):
+                return undo()
+            abandon()
+            return f"the cable {wire.name} is gone; nothing to restore"
+
+        return end
 
     def _wire(self, request: FaultRequest) -> Wire:
         first, second = sorted((str(request.values[0]), str(request.values[1])))
@@ -162,6 +193,12 @@ class _Cable:
         else:
             self._apply_without_netem(wanted)
         self.impairment = wanted
+
+    def abandon(self) -> None:
+        """End what impairs the cable, which is gone."""
+        if self._shim is not None:
+            self._shim.end()
+            self._shim = None
 
     def _apply_netem(self, wanted: Impairment) -> None:
         for place, end in enumerate(self._wire.ends):
@@ -227,10 +264,14 @@ class _Shim:
 
     def remove(self) -> None:
         """Plug the cable into the switch again."""
-        self._process.kill()
-        self._process.wait()
+        self.end()
         self._plug(self._near.interface, self._near.owner, "the cable is plugged in again")
         run(self._far.pid, ["ethtool", "-K", self._far.interface, *_offloads("on")])
+
+    def end(self) -> None:
+        """End the program; its interface goes with it."""
+        self._process.kill()
+        self._process.wait()
 
     def _plug(self, interface: str, switch: str, why: str) -> None:
         self._kernel.converge(Wanted(links=(WantedLink(interface, why, master=switch),)))

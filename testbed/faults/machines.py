@@ -96,6 +96,11 @@ def wire_between(underlay: LabUnderlay, first: str, second: str) -> Wire:
     return Wire(f"{first} {second}", (ends[0], ends[1]), [_shaping(underlay, end) for end in ends])
 
 
+def is_there(underlay: LabUnderlay, wire: Wire) -> bool:
+    """Return whether the cable still exists: it is removed with its machine."""
+    return any(wire.ends[0].mininet in (link.intf1, link.intf2) for link in underlay.net.links)
+
+
 def _shaping(underlay: LabUnderlay, end: WireEnd) -> Sequence[Sequence[str]]:
     number = int(end.interface.rpartition("eth")[2])
     own = [cable for cable in underlay.plan.cables if end.owner in cable.ends]

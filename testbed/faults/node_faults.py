@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from ipaddress import IPv4Address
 from pathlib import Path
 
-from testbed.faults.agent_faults import node_of
+from testbed.faults.agent_faults import node_of, unless_gone
 from testbed.faults.catalogue import FaultRequest
 from testbed.faults.faked_clock import faked_clock
 from testbed.faults.ledger import FaultImpossible, Injected, Injector
@@ -89,9 +89,8 @@ class NodeFaults:
             run(node.pid, ["umount", "/run/flannel"])
             return f"/run/flannel of {node.name} has free space again"
 
-        return Injected(
-            f"a full file system of 12 kB is mounted over /run/flannel of {node.name}", "by unmounting it", make_room
-        )
+        did = f"a full file system of 12 kB is mounted over /run/flannel of {node.name}"
+        return Injected(did, "by unmounting it", unless_gone(self._nodes, node, make_room))
 
     def jump_clock(self, request: FaultRequest) -> Injected:
         """Change the wall clock of the agent, not that of the machine, which all nodes share."""
@@ -114,9 +113,8 @@ class NodeFaults:
             node.agent.restart()
             return f"the agent of {node.name} is restarted without libfaketime"
 
-        return Injected(
-            f"the agent of {node.name} sees a clock that is {by_s:+g} s off{how}", "by jumping back", go_back
-        )
+        did = f"the agent of {node.name} sees a clock that is {by_s:+g} s off{how}"
+        return Injected(did, "by jumping back", unless_gone(self._nodes, node, go_back))
 
     def crash(self, request: FaultRequest) -> Injected:
         """Cut the power; healing restores it."""
@@ -125,7 +123,7 @@ class NodeFaults:
         return Injected(
             f"{node.name} lost its power: agent, pods, devices, rules and /run are gone, its links are down",
             "by restoring the power",
-            lambda: self._switch_on(node),
+            unless_gone(self._nodes, node, lambda: self._switch_on(node)),
         )
 
     def reboot(self, request: FaultRequest) -> Injected:
@@ -136,7 +134,7 @@ class NodeFaults:
         return Injected(
             f"{node.name} lost its power and restarts in {off_s:g} s",
             "by restoring the power",
-            lambda: self._switch_on(node),
+            unless_gone(self._nodes, node, lambda: self._switch_on(node)),
             lasts_s=off_s,
         )
 
@@ -156,9 +154,8 @@ class NodeFaults:
             give_address(self._underlay, node, old)
             return f"{node.name} has {old} again"
 
-        return Injected(
-            f"{node.name} has {address} on {port.interface} instead of {old}", "by restoring the address", give_back
-        )
+        did = f"{node.name} has {address} on {port.interface} instead of {old}"
+        return Injected(did, "by restoring the address", unless_gone(self._nodes, node, give_back))
 
     def kill_pod(self, request: FaultRequest) -> Injected:
         """Kill the pause process, which holds the pod's namespaces."""
@@ -206,12 +203,15 @@ class NodeFaults:
 
     def _start_pods(self, node: LabNode) -> None:
         deadline = time.monotonic() + BOOT_LIMIT_S
-        while (why := node.why_not_ready()) is not None:
+        while self._nodes.get(node.name) is node and (why := node.why_not_ready()) is not None:
             if time.monotonic() > deadline:
                 self._events.note("Warning", f"node/{node.name}", "PodsNotStarted", f"after {BOOT_LIMIT_S:g} s: {why}")
                 return
             time.sleep(POLL_S)
         for pod in self._pods.on(node.name):
+            # It may have been deleted while others started.
+            if self._pods.get(pod.key) is not pod or pod.leaves:
+                continue
             try:
                 pod.start()
             except OSError as failure:

@@ -61,6 +61,7 @@ class PartitionFaults:
         """Make the first machines of each pair drop packets from the second ones."""
         self._count += 1
         table = f"{TABLE_PREFIX}{self._count}"
+        machines = self._underlay.machines
         pids = {name: machine_pid(self._underlay, name) for listeners, _ in pairs for name in listeners}
         made: list[str] = []
         try:
@@ -77,8 +78,11 @@ class PartitionFaults:
             raise
 
         def remove() -> str:
-            _remove(table, [pids[name] for name in made])
-            return f"nftables table {table} is removed from {', '.join(made)}"
+            now = self._underlay.machines
+            there = [name for name in made if now.get(name) is machines[name]]
+            gone = "".join(f"; {name} is gone" for name in made if name not in there)
+            _remove(table, [pids[name] for name in there])
+            return f"nftables table {table} is removed from {', '.join(there) or 'no machine'}{gone}"
 
         return Injected(f"{what}: nftables drops packets from there (table {table})", "by removing the table", remove)
 
@@ -94,6 +98,13 @@ def drop_script(table: str, sources: Sequence[IPNetwork]) -> str:
 
 
 def _remove(table: str, pids: Sequence[int]) -> None:
+    """Remove the table wherever it can be. Raises OSError, the first, if it cannot be somewhere."""
+    failures = []
     for pid in pids:
-        # Adding an existing table is fine, deleting a missing one is an error.
-        run(pid, ["nft", "-f", "-"], f"table inet {table}\ndelete table inet {table}\n")
+        try:
+            # Adding an existing table is fine, deleting a missing one is an error.
+            run(pid, ["nft", "-f", "-"], f"table inet {table}\ndelete table inet {table}\n")
+        except OSError as failure:
+            failures.append(failure)
+    if failures:
+        raise failures[0]

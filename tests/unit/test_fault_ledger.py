@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from agent.errors import NetlinkError
 from testbed.control.answers.faults import HealAnswer
 from testbed.faults import ledger as ledger_module
 from testbed.faults.catalogue import FaultRequest, NoSuchFault
@@ -19,6 +20,7 @@ class Machine:
     def __init__(self) -> None:
         self.log: list[str] = []
         self.mendable = True
+        self.refusal: Exception = OSError("no memory")
         self.mended = threading.Event()
 
     def stop(self, request: FaultRequest) -> Injected:
@@ -34,7 +36,7 @@ class Machine:
 
     def start(self, name: str) -> str:
         if not self.mendable:
-            raise OSError("no memory")
+            raise self.refusal
         self.log.append(f"start {name}")
         self.mended.set()
         return f"started {name}"
@@ -121,6 +123,13 @@ def test_a_fault_that_cannot_be_repaired_stays_active_and_stops_no_other(ledger:
     assert (failed["healed"], failed["did"], failed["missing"]) == (False, "no memory", [])
     machine.mendable = True
     assert [one["healed"] for one in ledger.heal()] == [True]
+
+
+def test_a_refusal_of_the_kernel_stops_no_other_either(ledger: Ledger, machine: Machine) -> None:
+    ledger.inject(["agent", "stop", "a"])
+    ledger.inject(["agent", "stop", "b"])
+    machine.mendable, machine.refusal = False, NetlinkError("ip link set s1-eth2 up: No such device")
+    assert [(one["healed"], one["did"]) for one in ledger.heal()] == [(False, str(machine.refusal))] * 2
 
 
 def test_a_failed_injection_leaves_nothing(ledger: Ledger) -> None:
