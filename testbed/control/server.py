@@ -63,6 +63,10 @@ class Request:
     def argument(self, name: str, kind: type, default: object = None) -> Any:  # noqa: ANN401 - JSON, checked here
         """Return an argument of the request. Raises TestbedError (usage) if it has another type."""
         value = self.arguments.get(name, default)
+        if kind is float and type(value) is int:
+            # JSON knows one kind of number, and a caller writes 60 for 60 s.
+            with contextlib.suppress(OverflowError):
+                value = float(value)
         if value is not None and not isinstance(value, kind):
             raise InvalidInput(f"{name}: wrong type (got {value!r}; want {kind.__name__})")
         return value

@@ -39,6 +39,7 @@ def _refuse(_request: Request) -> object:
 
 VERBS = (
     Verb(Question[Any]("echo"), lambda request: request.arguments, changes=False),
+    Verb(Question[Any]("timed"), lambda request: repr(request.argument("limit_s", float)), changes=False),
     Verb(Question[Any]("typed"), lambda request: request.argument("number", int), changes=False),
     Verb(Question[Any]("refuse"), _refuse, changes=False),
     Verb(Question[Any]("bug"), lambda request: 1 // 0, changes=False),
@@ -110,6 +111,9 @@ def assert_others_are_served(connect: Connect) -> None:
         (b'{"verb":"nope"}\n', "not a request of this lab", 2),
         (b'{"verb":"echo","arguments":5}\n', "echo: arguments are not a mapping", 2),
         (b'{"verb":"typed","arguments":{"number":"x"}}\n', "number: wrong type", 2),
+        (b'{"verb":"timed","arguments":{"limit_s":"60"}}\n', "limit_s: wrong type", 2),
+        (b'{"verb":"timed","arguments":{"limit_s":true}}\n', "limit_s: wrong type", 2),
+        (b'{"verb":"timed","arguments":{"limit_s":1' + 400 * b"0" + b"}}\n", "limit_s: wrong type", 2),
         (b'{"verb":"refuse"}\n', "no such thing", 4),
         (b'{"verb":"bug"}\n', "internal error: ZeroDivisionError", 1),
         (b'{"verb":"value"}\n', "internal error: ValueError", 1),
@@ -125,6 +129,11 @@ def test_an_invalid_request_is_answered_with_an_error(connect: Connect, sent: by
     assert told["error"].startswith(error)
     assert told["exit"] == code
     assert_others_are_served(connect)
+
+
+@pytest.mark.parametrize(("given", "is_read"), [(60, "60.0"), (0, "0.0"), (2.5, "2.5"), (None, "None")])
+def test_a_whole_number_of_seconds_is_a_number_of_seconds(connect: Connect, given: object, is_read: str) -> None:
+    assert ask(connect(), "timed", limit_s=given) == {"result": is_read}
 
 
 def test_a_lab_that_can_start_no_thread_says_so_and_answers_again_when_it_can(
