@@ -180,12 +180,12 @@ class Facts:
                     return f"{self._service_of(chain[1])} (map {name}: {key})"
         return None
 
-    def cluster_ip(self, address: IPAddress) -> str | None:
-        """Return the service of a cluster IP, with its ports: `nginx (80/TCP)`."""
+    def service_without_port(self, address: IPAddress, port: int | None, protocol: str) -> str | None:
+        """Return the service of a cluster IP that has no such port, with those that it has: `nginx (80/TCP)`."""
         for service in self._services.numbered.values():
             if service.address_of(address.version) == address:
-                ports = ", ".join(f"{port.port}/{port.protocol}" for port in service.spec.ports)
-                return f"{service.key} ({ports})"
+                ports = [f"{one.port}/{one.protocol}" for one in service.spec.ports]
+                return None if f"{port}/{protocol.upper()}" in ports else f"{service.key} ({', '.join(ports)})"
         return None
 
     def _service_of(self, chain: str) -> str:
