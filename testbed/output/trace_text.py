@@ -24,7 +24,7 @@ WIDEST_PLACE = 30
 OUTCOMES: Mapping[Outcome, str] = {
     "answered": "answered",
     "refused": "it arrived and was refused: nothing listens there",
-    "unreachable": "it did not arrive, and the sender got an ICMP error",
+    "unreachable": "it did not arrive, and the sender got an ICMP error or a TCP reset",
     "lost": "it did not arrive",
     "unanswered": "it arrived; no reply was sent",
     "reply lost": "it arrived; the reply did not come back",

@@ -25,13 +25,15 @@ def judge(timeline: Timeline, said: str | None, unacknowledged: int, known: Map)
     request, reply, data = timeline.leg(Role.REQUEST), timeline.leg(Role.REPLY), timeline.leg(Role.DATA)
     if said == "answered":
         return TraceVerdict("data lost", _last(data) or _last(request)) if unacknowledged else TraceVerdict("answered")
-    if said == "refused":
+    delivered = any(is_delivered(step, known) for step in request)
+    # A packet filter on the path refuses in the destination's name.
+    if said == "refused" and delivered:
         return TraceVerdict("refused")
     if not request:
         return TraceVerdict("not sent")
-    if timeline.leg(Role.ERROR):
+    if said == "refused" or timeline.leg(Role.ERROR):
         return TraceVerdict("unreachable", _last(request))
-    if not any(is_delivered(step, known) for step in request):
+    if not delivered:
         return TraceVerdict("lost", _last(request))
     if not reply:
         return TraceVerdict("unanswered", _last(request))
