@@ -46,6 +46,9 @@ class Parameter:
 Loses = Literal["", "machine", "cable", "sides", "names"]
 """Where a fault loses packets: at the machine or pod that is its first word, on the cable between its first two,
 between its sides, on the path to the cluster's DNS; or nowhere."""
+Holds = Literal["", "agent", "address", "plug"]
+"""What a fault keeps in another state until it is healed, so that no other may change it meanwhile: whether its node's
+agent runs, its node's address, whether its cable is plugged in; or nothing that others change."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +59,7 @@ class FaultKind:
     parameters: tuple[Parameter, ...]
     summary: str
     loses: Loses = ""
+    holds: Holds = ""
 
     @property
     def usage(self) -> str:
@@ -81,6 +85,12 @@ class FaultRequest:
         """Return the request as one line."""
         return " ".join(self.words)
 
+    @property
+    def held(self) -> tuple[str, ...]:
+        """Return what the fault holds, and of which node or cable, whichever end is named first; empty: nothing."""
+        owners = self.values[: 2 if self.kind.holds == "plug" else 1]
+        return (self.kind.holds, *sorted(map(str, owners))) if self.kind.holds else ()
+
 
 NODE = Parameter("NODE", "name")
 AGENT_FAULTS = (
@@ -91,7 +101,7 @@ AGENT_FAULTS = (
         "SIGKILL to the node's agent again and again",
         loses="machine",
     ),
-    FaultKind("agent stop", (NODE,), "the agent is stopped and stays down", loses="machine"),
+    FaultKind("agent stop", (NODE,), "the agent is stopped and stays down", loses="machine", holds="agent"),
     FaultKind("agent pause", (NODE,), "SIGSTOP: the agent is suspended, its sockets and devices stay", loses="machine"),
     FaultKind("agent hang", (NODE,), "the agent's main loop hangs, its other threads continue", loses="machine"),
 )
@@ -112,12 +122,13 @@ ETCD_FAULTS = (
 ENDS = (Parameter("A", "name"), Parameter("B", "name"))
 PERCENT = Parameter("PERCENT", "number", least=0.01, most=100)
 LINK_FAULTS = (
-    FaultKind("link down", ENDS, "the cable between A and B is unplugged at the switch", loses="cable"),
+    FaultKind("link down", ENDS, "the cable between A and B is unplugged at the switch", loses="cable", holds="plug"),
     FaultKind(
         "link flap",
         (*ENDS, Parameter("TIMES", "number", "10", 1, 10_000), Parameter("PERIOD", "seconds", "1s", 0.02, 3600)),
         "it is repeatedly unplugged and plugged in",
         loses="cable",
+        holds="plug",
     ),
     FaultKind(
         "link rate",
@@ -163,15 +174,26 @@ NODE_FAULTS = (
         loses="machine",
     ),
     FaultKind("certificate rotate", (NODE,), "the agent's certificate is replaced by another valid one"),
-    FaultKind("node crash", (NODE,), "power is cut: agent, pods, devices, rules and /run are gone", loses="machine"),
+    FaultKind(
+        "node crash",
+        (NODE,),
+        "power is cut: agent, pods, devices, rules and /run are gone",
+        loses="machine",
+        holds="agent",
+    ),
     FaultKind(
         "node reboot",
         (NODE, Parameter("OFF", "seconds", "2s", 0.1, 3600)),
         "power is cut and comes back after OFF",
         loses="machine",
+        holds="agent",
     ),
     FaultKind(
-        "node readdress", (NODE, Parameter("ADDRESS", "address")), "its underlay address changes", loses="machine"
+        "node readdress",
+        (NODE, Parameter("ADDRESS", "address")),
+        "its underlay address changes",
+        loses="machine",
+        holds="address",
     ),
     FaultKind(
         "pod kill",

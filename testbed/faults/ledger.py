@@ -52,6 +52,7 @@ class _On:
     """An active fault."""
 
     fault: FaultAnswer
+    held: tuple[str, ...]
     undo: Callable[[], str]
     touched: Touched
     did: str | None = None
@@ -92,6 +93,9 @@ class Ledger:
                     number = one.fault["number"]
                     how = "heal it first" if one.did is None else "what it broke is not ready yet"
                     raise FaultImpossible(f"{request.text}: already active as fault {number} ({how})")
+                if request.held and request.held == one.held and one.did is None:
+                    other = f"{one.fault['fault']} is already active as fault {one.fault['number']}"
+                    raise FaultImpossible(f"{request.text}: {other} (heal it first)")
             started = time.monotonic()
             touched = self._recovery.before(request)
             done = self._injectors[request.kind.name](request)
@@ -108,7 +112,7 @@ class Ledger:
                 on=done.undo is not None,
             )
             if done.undo is not None:
-                self._on[fault["number"]] = _On(fault, done.undo, touched)
+                self._on[fault["number"]] = _On(fault, request.held, done.undo, touched)
                 if lasts_s is not None:
                     timer = threading.Timer(lasts_s, self._heal_in_time, (fault["number"],))
                     timer.daemon = True

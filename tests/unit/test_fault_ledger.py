@@ -76,7 +76,12 @@ def heard() -> list[HealAnswer]:
 
 @pytest.fixture
 def ledger(machine: Machine, comeback: Comeback, heard: list[HealAnswer], tmp_path: Path) -> Ledger:
-    injectors = {"agent stop": machine.stop, "agent kill": machine.kill}
+    injectors = {
+        "agent kill": machine.kill,
+        **dict.fromkeys(
+            ("agent stop", "node crash", "node reboot", "node readdress", "link down", "link flap"), machine.stop
+        ),
+    }
     return Ledger(injectors, tmp_path / "faults.jsonl", comeback, heard.append)
 
 
@@ -114,6 +119,45 @@ def test_the_same_fault_cannot_be_on_twice(ledger: Ledger, machine: Machine) -> 
     with pytest.raises(FaultImpossible, match="already active as fault 1"):
         ledger.inject(["agent", "stop", "a"])
     assert machine.log == ["stop a"]
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ("agent stop a", "node crash a"),
+        ("agent stop a", "node reboot a"),
+        ("node crash a", "node reboot a 30s"),
+        ("node readdress a 192.168.8.150", "node readdress a 192.168.8.151"),
+        ("link down a b", "link down b a"),
+        ("link down a b", "link flap a b"),
+        ("link flap b a 5", "link flap a b 6"),
+    ],
+)
+def test_a_fault_whose_healing_would_undo_an_active_one_is_refused(
+    first: str, second: str, ledger: Ledger, machine: Machine
+) -> None:
+    ledger.inject(first.split())
+    with pytest.raises(FaultImpossible) as refused:
+        ledger.inject(second.split())
+    assert str(refused.value) == f"{second}: {first} is already active as fault 1 (heal it first)"
+    assert machine.log == [f"stop {first.split()[2]}"]
+    ledger.heal()
+    ledger.inject(second.split())
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ("agent stop a", "node crash b"),
+        ("agent stop a", "node readdress a 192.168.8.150"),
+        ("node crash a", "link down a b"),
+        ("link down a b", "link flap a c"),
+    ],
+)
+def test_faults_of_different_things_are_active_together(first: str, second: str, ledger: Ledger) -> None:
+    ledger.inject(first.split())
+    ledger.inject(second.split())
+    assert [fault["fault"] for fault in ledger.active()] == [first, second]
 
 
 def test_a_fault_that_cannot_be_repaired_stays_active_and_stops_no_other(ledger: Ledger, machine: Machine) -> None:
