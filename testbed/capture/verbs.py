@@ -21,6 +21,12 @@ from testbed.spelling import listed
 EVERYTHING = "all"
 UPLINK = "uplink"
 FILTER_LIMIT_S = 5.0
+LINK_TYPES = ("EN10MB", "RAW")
+"""Of interfaces with and without a link header, as tcpdump calls them."""
+
+
+class _NotCompiled(Exception):
+    """tcpdump refuses the filter for a link type; has its message."""
 
 
 def capture_verbs(draw_map: Callable[[], Map]) -> Sequence[AnyVerb]:
@@ -76,10 +82,20 @@ def compiled(expression: str) -> tuple[list[Instruction], list[Instruction]]:
     """Compile the filter for interfaces with and without a link header. Raises TestbedError with tcpdump's message."""
     if not expression:
         return [], []
-    programs = _compile(expression, "EN10MB"), _compile(expression, "RAW")
-    if programs == (nothing(), nothing()):
+    programs, refusals = [], []
+    for link_type in LINK_TYPES:
+        try:
+            programs.append(_compile(expression, link_type))
+        except _NotCompiled as refusal:
+            # It may test something that only one kind of interface has, such as Ethernet addresses.
+            programs.append(nothing())
+            refusals.append(refusal)
+    if len(refusals) == len(LINK_TYPES):
+        raise InvalidInput(f"capture: filter: {refusals[0]} (got {expression!r}; want a filter of tcpdump)")
+    ethernet, raw = programs
+    if ethernet == raw == nothing():
         raise InvalidInput(f"capture: filter: no packet can pass it (got {expression!r})")
-    return programs
+    return ethernet, raw
 
 
 def _compile(expression: str, link_type: str) -> list[Instruction]:
@@ -92,11 +108,10 @@ def _compile(expression: str, link_type: str) -> list[Instruction]:
         what = f"not compiled within {FILTER_LIMIT_S:g} s (got {expression!r}; want a simpler one)"
         raise InvalidInput(f"capture: filter: {what}") from failure
     if done.returncode:
-        if "rejects all packets" in done.stderr or "link" in done.stderr:
-            # It tests something that only one kind of interface has, such as Ethernet addresses.
+        if "rejects all packets" in done.stderr:
             return nothing()
         said = (done.stderr.strip() or f"it ended with {done.returncode}").splitlines()[-1].removeprefix("tcpdump: ")
-        raise InvalidInput(f"capture: filter: {said} (got {expression!r}; want a filter of tcpdump)")
+        raise _NotCompiled(said)
     try:
         return from_tcpdump(done.stdout)
     except FilterError as failure:
