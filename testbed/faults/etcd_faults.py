@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from testbed.cluster.spec import Cluster
-from testbed.errors import EtcdFailed
+from testbed.errors import EtcdFailed, TestbedError
 from testbed.faults.catalogue import FaultRequest
 from testbed.faults.ledger import FaultImpossible, Injected, Injector
 from testbed.lab.etcd import DATA_DIRECTORY, EtcdCluster, EtcdMember
@@ -164,10 +164,6 @@ class EtcdFaults:
         """Fill the member's database quota, which raises an alarm for all."""
         member = self._member(request)
         self._running(request, member)
-        self._restart(member, (TINY_QUOTA,))
-        with contextlib.suppress(EtcdFailed):  # the refusal is intended
-            self._etcdctl("put", "testbed/quota", "full")
-        self._await_alarm(on=True)
 
         def make_room() -> str:
             self._restart(member, ())
@@ -175,6 +171,16 @@ class EtcdFaults:
             self._await_alarm(on=False)
             return f"{member.name} runs with the usual quota, the alarm is disarmed"
 
+        try:
+            self._restart(member, (TINY_QUOTA,))
+            with contextlib.suppress(EtcdFailed):  # the refusal is intended
+                self._etcdctl("put", "testbed/quota", "full")
+            self._await_alarm(on=True)
+        except (OSError, TestbedError):
+            # As far as possible: no fault is active that could be healed later.
+            with contextlib.suppress(OSError, TestbedError):
+                make_room()
+            raise
         return Injected(
             f"{member.name} runs with {TINY_QUOTA}: the alarm NOSPACE is on, etcd takes no writes and grants no lease",
             "by a restart with the usual quota and etcdctl alarm disarm",

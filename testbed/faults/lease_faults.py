@@ -29,9 +29,7 @@ class LeaseFaults:
 
     def revoke(self, request: FaultRequest) -> Injected:
         """Revoke the etcd lease, as an operator would."""
-        node, lease = self._held(request)
-        if lease.is_reservation:
-            raise FaultImpossible(f"{request.text}: {node.name}'s key is a reservation, without a lease")
+        _, lease = self._held(request)
         number = f"{lease.etcd_lease_id:x}"
         self._registry.etcd.etcdctl(["lease", "revoke", number])
         return Injected(f"etcdctl lease revoke {number}: the key of {lease.subnet} is gone", "by the agent")
@@ -60,9 +58,13 @@ class LeaseFaults:
         return Injected(did, "by deleting the key", give_back)
 
     def _held(self, request: FaultRequest) -> tuple[LabNode, Lease]:
-        """Return the node and its lease. Raises FaultImpossible and EtcdFailed."""
+        """Return the node and its lease. Raises FaultImpossible, also for a reservation, which no agent would restore,
+        and EtcdFailed.
+        """
         node = node_of(self._nodes, request)
         for lease in self._registry.leases():
+            if lease.attrs.public_ip == node.address and lease.is_reservation:
+                raise FaultImpossible(f"{request.text}: {node.name}'s key is a reservation, without a lease")
             if lease.attrs.public_ip == node.address:
                 return node, lease
         raise FaultImpossible(f"{request.text}: {node.name} has no key in etcd")

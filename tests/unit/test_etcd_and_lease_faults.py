@@ -1,0 +1,62 @@
+"""Faults of etcd and of leases that cannot be injected leave everything as it was."""
+
+from collections.abc import Sequence
+from ipaddress import IPv4Address, IPv4Network
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from agent.lease import Lease, LeaseAttrs, Subnet
+from testbed.errors import EtcdFailed
+from testbed.faults.catalogue import parse
+from testbed.faults.etcd_faults import EtcdFaults
+from testbed.faults.lease_faults import LeaseFaults
+from testbed.faults.ledger import FaultImpossible
+from testbed.lab.nodes import Nodes
+
+ADDRESS = IPv4Address("192.168.8.227")
+
+
+class Etcd:
+    """An etcd of one member that answers no client."""
+
+    is_the_labs = True
+
+    def __init__(self) -> None:
+        self.starts: list[tuple[str, ...]] = []
+        self.asked: list[str] = []
+        self.member: Any = SimpleNamespace(
+            name="etcd1", extra_flags=(), healthy=lambda: True, answers=lambda: True, why_not_healthy=lambda: None
+        )
+        self.member.process = SimpleNamespace(pid=7, state="running", restart=self.restart)
+        self.members = (self.member,)
+
+    def restart(self) -> None:
+        self.starts.append(self.member.extra_flags)
+
+    def etcdctl(self, arguments: Sequence[str], **_: object) -> bytes:
+        self.asked.append(" ".join(arguments))
+        raise EtcdFailed("etcdctl: context deadline exceeded")
+
+
+def test_a_quota_that_raises_no_alarm_is_taken_back() -> None:
+    etcd = Etcd()
+    registry: Any = SimpleNamespace(etcd=etcd)
+    with pytest.raises(EtcdFailed, match="deadline exceeded"):
+        EtcdFaults(registry, lambda: registry.cluster).quota(parse(["etcd", "quota", "etcd1"]))
+    assert etcd.starts == [("--quota-backend-bytes=1",), ()]
+
+
+@pytest.mark.parametrize("what", ["revoke", "delete", "steal"])
+def test_a_reservation_is_not_taken_from_its_node(what: str) -> None:
+    etcd = Etcd()
+    reserved = Lease(Subnet(IPv4Network("10.0.46.0/24")), LeaseAttrs(ADDRESS), etcd_lease_id=0, mod_revision=1)
+    registry: Any = SimpleNamespace(etcd=etcd, leases=lambda: [reserved], key_of=str)
+    nodes = Nodes()
+    node: Any = SimpleNamespace(name="node1", address=ADDRESS, expected=True)
+    nodes.add([node])
+    request = parse(["lease", what, "node1"])
+    with pytest.raises(FaultImpossible, match=f"lease {what} node1: node1's key is a reservation, without a lease"):
+        LeaseFaults(nodes, registry).injectors()[request.kind.name](request)
+    assert etcd.asked == []
