@@ -195,8 +195,10 @@ def plain_mininet(hosts: int) -> float:
     """Return the seconds that Mininet itself takes for this many hosts with a link each. Raises TestbedError."""
     inside = [sys.executable, "-P", "-m", "testbed.bench.plain_mininet", str(hosts)]
     apart = ["unshare", "--net", "--mount", "--pid", "--ipc", "--fork", "--kill-child", "--mount-proc"]
-    done = subprocess.run([*apart, *inside], capture_output=True, text=True, timeout=PLAIN_LIMIT_S, check=False)
     try:
+        done = subprocess.run([*apart, *inside], capture_output=True, text=True, timeout=PLAIN_LIMIT_S, check=False)
         return float(done.stdout.strip())
+    except subprocess.TimeoutExpired as error:
+        raise TestbedError(f"bench scale: plain Mininet: no end after {PLAIN_LIMIT_S:g} s") from error
     except ValueError as error:
         raise TestbedError(f"bench scale: plain Mininet: {done.stderr.strip()[-300:] or 'no answer'}") from error

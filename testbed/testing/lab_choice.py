@@ -82,21 +82,24 @@ def start_lab(choice: ClusterChoice, name: str, directory: Path, *options: str) 
         file.write_text(choice.text)
         cluster = str(file)
     environment = {key: value for key, value in os.environ.items() if key != "TESTBED_LAB"}
-    done = subprocess.run(
-        [sys.executable, "-m", "testbed", "up", cluster, "--lab", name, *options],
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        cwd=ELSEWHERE,
-        env=environment,
-        timeout=START_LIMIT_S,
-        check=False,
-    )
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", "testbed", "up", cluster, "--lab", name, *options],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            cwd=ELSEWHERE,
+            env=environment,
+            timeout=START_LIMIT_S,
+            check=False,
+        )
+        code, how, output = done.returncode, f"exit code {done.returncode}", done.stdout + done.stderr
+    except subprocess.TimeoutExpired as late:
+        code, how, output = 1, f"no end after {START_LIMIT_S:g} s", (late.stdout or b"") + (late.stderr or b"")
     record = read_record(RUN_ROOT / name)
-    if done.returncode == 0 and record is not None:
+    if code == 0 and record is not None:
         return LabHandle(record)
-    said = f"testbed up {cluster} --lab {name}: exit code {done.returncode}\n{done.stdout}{done.stderr}"
-    raise LabNotUp(said.strip(), done.returncode, None if record is None else LabHandle(record))
+    said = f"testbed up {cluster} --lab {name}: {how}\n{output.decode(errors='replace')}"
+    raise LabNotUp(said.strip(), code, None if record is None else LabHandle(record))
 
 
 def stop_lab(lab: LabHandle) -> None:

@@ -1,11 +1,13 @@
 """What a test may write to say which cluster it wants."""
 
+import sys
 from pathlib import Path
 
 import pytest
 import yaml
 
-from testbed.testing.lab_choice import ClusterChoice, choose, fresh_name
+from testbed.testing import lab_choice
+from testbed.testing.lab_choice import ClusterChoice, LabNotUp, choose, fresh_name, start_lab
 
 
 def test_word_is_the_name_of_a_cluster(tmp_path: Path) -> None:
@@ -44,3 +46,17 @@ def test_an_invalid_cluster_is_refused_with_a_valid_form(wanted: object, tmp_pat
 
 def test_no_two_labs_of_a_process_have_one_name() -> None:
     assert fresh_name("x") != fresh_name("x")
+
+
+def test_a_lab_that_does_not_come_up_in_time_is_reported_with_its_output_so_far(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slow = tmp_path / "python"
+    slow.write_text("#!/bin/sh\necho making switches\necho warning: little memory >&2\nexec sleep 60\n")
+    slow.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(slow))
+    monkeypatch.setattr(lab_choice, "START_LIMIT_S", 0.3)
+    with pytest.raises(LabNotUp) as failed:
+        start_lab(ClusterChoice("two_nodes"), "never-up", tmp_path)
+    said = "testbed up two_nodes --lab never-up: no end after 0.3 s\nmaking switches\nwarning: little memory"
+    assert (str(failed.value), failed.value.exit_code, failed.value.lab) == (said, 1, None)
