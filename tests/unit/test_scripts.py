@@ -1,0 +1,44 @@
+"""Scripts of the clone start as documented: with the machine's own Python, and from any directory."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+BARE_PYTHON = [str(Path(sys.base_prefix) / "bin" / "python3"), "-S"]
+"""Without any package but the standard library, as on a machine where only the clone was installed."""
+
+
+@pytest.mark.parametrize(
+    ("script", "words", "exit_code", "said"),
+    [
+        ("measure-api", ("a", "b"), 2, "error: scripts/measure-api: wrong arguments (got a b; want [CHANGES])"),
+        ("judge-manifests", (), 2, "judge-manifests: error: the following arguments are required: clones"),
+    ],
+)
+def test_a_script_finds_the_clones_packages(
+    script: str, words: tuple[str, ...], exit_code: int, said: str, tmp_path: Path
+) -> None:
+    if not (ROOT / ".venv" / "bin" / "python").exists():
+        pytest.skip("the clone has no .venv")
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
+    command = [*BARE_PYTHON, str(ROOT / "scripts" / script), *words]
+    done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (done.returncode, said in done.stderr) == (exit_code, True), done.stderr
+
+
+def test_the_report_of_ci_by_vagrant_goes_to_a_directory_relative_to_the_callers(tmp_path: Path) -> None:
+    vagrant = tmp_path / "bin" / "vagrant"
+    vagrant.parent.mkdir()
+    vagrant.write_text('#!/bin/sh\ncase "$*" in *report.xml) echo "<testsuite/>" ;; *) echo "$*" ;; esac\n')
+    vagrant.chmod(0o755)
+    (tmp_path / "reports").mkdir()
+    environment = {**os.environ, "PATH": f"{vagrant.parent}:{os.environ['PATH']}"}
+    command = [str(ROOT / "scripts" / "ci-vagrant"), "reports"]
+    done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "reports" / "report.xml").read_text() == "<testsuite/>\n"
+    assert (tmp_path / "reports" / "run.log").exists()
