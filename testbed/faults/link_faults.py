@@ -94,7 +94,7 @@ class LinkFaults:
     def rate(self, request: FaultRequest) -> Injected:
         """Put a token bucket at both ends."""
         wire, megabits = self._wire(request), request.values[2]
-        cable = self._cables.get(wire.name)
+        cable = self._known(wire)
         if wire.name in self._slow or (cable is not None and self._netem and not cable.impairment.is_none):
             raise FaultImpossible(f"{request.text}: {wire.name} is already shaped (heal it first)")
         bucket = ["rate", f"{megabits:g}mbit", "burst", str(LEAST_BURST_BYTES), "latency", "50ms"]
@@ -121,7 +121,8 @@ class LinkFaults:
             want = "link down, flap or rate, or switch: bridge in the cluster file"
             raise FaultImpossible(f"{request.text}: not on Open vSwitch switches (want {want})")
         wire = self._wire(request)
-        cable = self._cables.setdefault(wire.name, _Cable(self._underlay, wire, self._has_netem()))
+        cable = self._known(wire) or _Cable(self._underlay, wire, self._has_netem())
+        self._cables[wire.name] = cable
         before = cable.impairment
         if wire.name in self._slow and self._has_netem():
             raise FaultImpossible(f"{request.text}: {wire.name} is already slowed (heal it first)")
@@ -150,6 +151,11 @@ class LinkFaults:
 
         return end
 
+    def _known(self, wire: Wire) -> "_Cable | None":
+        """Return the cable if it was impaired before; that of a node that was added again is another one."""
+        cable = self._cables.get(wire.name)
+        return cable if cable is not None and cable.wire.ends == wire.ends else None
+
     def _wire(self, request: FaultRequest) -> Wire:
         first, second = sorted((str(request.values[0]), str(request.values[1])))
         return wire_between(self._underlay, first, second)
@@ -171,7 +177,7 @@ class _Cable:
 
     def __init__(self, underlay: LabUnderlay, wire: Wire, netem: bool) -> None:
         self._underlay = underlay
-        self._wire = wire
+        self.wire = wire
         self._netem = netem
         self._table = TABLE_PREFIX + wire.name.replace(" ", "-")
         self._shim: _Shim | None = None
@@ -201,9 +207,9 @@ class _Cable:
             self._shim = None
 
     def _apply_netem(self, wanted: Impairment) -> None:
-        for place, end in enumerate(self._wire.ends):
+        for place, end in enumerate(self.wire.ends):
             if wanted.is_none:
-                _restore_queueing(self._wire, place, end)
+                _restore_queueing(self.wire, place, end)
             else:
                 arguments = netem_arguments(wanted)
                 run(
@@ -219,9 +225,9 @@ class _Cable:
                 self._shim = None
         else:
             if self._shim is None:
-                self._shim = _Shim(self._underlay, self._wire)
+                self._shim = _Shim(self._underlay, self.wire)
             self._shim.obey(wanted)
-        for end in self._wire.ends:
+        for end in self.wire.ends:
             clean = f"table netdev {self._table}\ndelete table netdev {self._table}\n"
             script = loss_script(self._table, end.interface, wanted.loss) if by_rules else ""
             run(end.pid, ["nft", "-f", "-"], clean + script)

@@ -201,6 +201,36 @@ def test_a_fault_of_a_deleted_nodes_cable_has_nothing_to_restore(text: str, lab:
     assert undo(done) == "the cable node2 s1 is gone; nothing to restore"
 
 
+@pytest.mark.parametrize("healed_before", [True, False])
+def test_the_cable_of_a_node_that_was_added_again_can_be_impaired(
+    healed_before: bool, lab: Lab, programs: Programs
+) -> None:
+    faults = LinkFaults(lab.underlay)
+    request = parse(["link", "loss", "node2", "s1", "30"])
+    first = faults.impair(request)
+    if healed_before:
+        undo(first)
+    lab.delete("node2")
+    lab.add("node2", pid=4)
+    programs.dead = {2}
+    again = faults.impair(request)
+    if not healed_before:
+        assert undo(first) == "the cable node2 s1 is gone; nothing to restore"
+    programs.ran.clear()
+    assert undo(again) == "node2 s1: no more loss"
+    assert [pid for pid, _ in programs.ran] == [4, None]
+
+
+def test_impairments_of_one_cable_add_up_and_are_healed_one_by_one(lab: Lab, programs: Programs) -> None:
+    faults = LinkFaults(lab.underlay)
+    loss = faults.impair(parse(["link", "loss", "node2", "s1", "30"]))
+    delay = faults.impair(parse(["link", "delay", "s1", "node2", "50ms"]))
+    assert undo(loss) == "node2 s1: no more loss; still delay 50ms"
+    again = faults.impair(parse(["link", "loss", "node2", "s1", "10"]))
+    assert undo(delay) == "node2 s1: no more delay; still loss 10%"
+    assert undo(again) == "node2 s1: no more loss"
+
+
 def test_a_flapping_cable_that_is_gone_ends_its_flapping(lab: Lab, recwarn: pytest.WarningsRecorder) -> None:
     done = LinkFaults(lab.underlay).flap(parse(["link", "flap", "node2", "s1", "1000", "20ms"]))
     lab.delete("node2")
