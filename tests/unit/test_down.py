@@ -8,7 +8,7 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from testbed.command import lab_commands
+from testbed.command import check_command, lab_commands
 from testbed.command.command_line import verbs
 from testbed.host import removal
 from testbed.host.removal import RunningLab
@@ -17,7 +17,7 @@ from testbed.host.removal import RunningLab
 @pytest.fixture
 def ended(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Simulate two running labs, one of them chosen by TESTBED_LAB; return the names of those taken down."""
-    assert lab_commands.down.name in verbs.commands
+    assert {lab_commands.down.name, check_command.check.name} <= verbs.commands.keys()
     ended: list[str] = []
     labs = [RunningLab(Path("/nonexistent") / name, ()) for name in ("one", "two")]
     monkeypatch.setattr(removal, "labs_to_end", lambda: labs)
