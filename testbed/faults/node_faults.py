@@ -22,6 +22,7 @@ from testbed.lab.pods import Pods
 from testbed.lab.underlay import LabUnderlay
 from testbed.lab.underlay_growth import give_address
 from testbed.plain_files import replace_plain
+from testbed.pods.pod import Pod
 from testbed.spelling import listed
 
 BOOT_LIMIT_S = 60.0
@@ -35,14 +36,23 @@ class NodeFaults:
     """See the catalogue."""
 
     def __init__(
-        self, nodes: Nodes, pods: Pods, underlay: LabUnderlay, events: Events, pin: Callable[[LabNode], None]
+        self,
+        nodes: Nodes,
+        pods: Pods,
+        underlay: LabUnderlay,
+        events: Events,
+        pin: Callable[[LabNode], None],
+        build_later: Callable[[Pod], None],
     ) -> None:
-        """`pin` leaves a node's configured subnet for its agent to find."""
+        """`pin` leaves a node's configured subnet for its agent to find; `build_later` retries a pod until it is
+        built.
+        """
         self._nodes = nodes
         self._pods = pods
         self._underlay = underlay
         self._events = events
         self._pin = pin
+        self._build_later = build_later
 
     def injectors(self) -> Mapping[str, Injector]:
         """Return the injectors by kind."""
@@ -219,6 +229,7 @@ class NodeFaults:
                 pod.start()
             except OSError as failure:
                 self._events.note("Warning", f"pod/{pod.name}", "NotStarted", str(failure))
+                self._build_later(pod)
 
 
 def _flush_rules(pid: int) -> list[str]:

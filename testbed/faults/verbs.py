@@ -1,7 +1,7 @@
 """The lab's side of `testbed fault …`."""
 
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 
 from testbed.cluster.underlay_plan import GATEWAY
@@ -27,14 +27,18 @@ from testbed.faults.partition_faults import PartitionFaults
 from testbed.faults.resources import count_resources
 from testbed.lab.events import Events
 from testbed.lab.state import LabState
+from testbed.pods.pod import Pod
 from testbed.services.services import Services
 
 HISTORY = "faults.jsonl"
 """File in the lab's directory."""
 
 
-def ledger_of(state: LabState, names: Names, services: Services) -> Ledger:
-    """Make the list of a lab's faults, which knows how each is injected."""
+def ledger_of(state: LabState, names: Names, services: Services, build_later: Callable[[Pod], None]) -> Ledger:
+    """Make the list of a lab's faults, which knows how each is injected.
+
+    `build_later` retries a pod until it is built.
+    """
     nodes, pods, underlay, registry, events = state.nodes, state.pods, state.underlay, state.registry, state.events
     groups = (
         CertificateFaults(nodes, registry.authority),
@@ -43,7 +47,7 @@ def ledger_of(state: LabState, names: Names, services: Services) -> Ledger:
         LeaseFaults(nodes, registry),
         LinkFaults(underlay),
         PartitionFaults(underlay, nodes, lambda: registry.etcd),
-        NodeFaults(nodes, pods, underlay, events, state.pin),
+        NodeFaults(nodes, pods, underlay, events, state.pin, build_later),
         DnsFaults(names),
     )
     injectors = {name: injector for group in groups for name, injector in group.injectors().items()}

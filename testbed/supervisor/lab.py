@@ -61,7 +61,7 @@ class Lab:
         self.config_map_controller = ConfigController("ConfigMap", state.configs)
         self.secret_controller = ConfigController("Secret", state.configs)
         self.node_changes = NodeChanges(state, self.workloads, self.pod_controller)
-        self.faults = ledger_of(state, self.names, self.services)
+        self.faults = ledger_of(state, self.names, self.services, self.workloads.build_later)
         self.pod_shapes = KeptShapes()
         self._controllers: dict[str, Controller] = {}
         self.namespace_controller = NamespaceController(state.namespaces, self._controllers)

@@ -37,7 +37,7 @@ def filled(pid: int, directory: Path) -> Injected:
     nodes.add([node])
     (directory / "flannel").mkdir()
     (directory / "flannel" / "subnet.env").write_text("FLANNEL_MTU=1472\n")
-    return NodeFaults(nodes, unused, unused, unused, lambda _: None).fill_disk(parse(["disk", "full", "node1"]))
+    return NodeFaults(nodes, unused, unused, unused, unused, unused).fill_disk(parse(["disk", "full", "node1"]))
 
 
 def can_write(pid: int) -> bool:

@@ -52,6 +52,8 @@ class Lab:
             net=SimpleNamespace(nameToNode=known, links=self.links, linksBetween=self.links_between),
         )
         self.pods = Pods()
+        self.retried: list[Any] = []
+        """Pods that were handed on, to be built later."""
         for number, name in enumerate(names):
             self.add(name, pid=number + 1)
 
@@ -131,7 +133,7 @@ def undo(done: Injected) -> str:
 def node_faults_of(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> NodeFaults:
     events: Any = SimpleNamespace(note=lambda *_: None)
     pods: Any = lab.pods
-    faults = NodeFaults(lab.nodes, pods, lab.underlay, events, lambda _: None)
+    faults = NodeFaults(lab.nodes, pods, lab.underlay, events, lambda _: None, lab.retried.append)
     monkeypatch.setattr(faults, "_switch_off", lambda _: None)
     monkeypatch.setattr(node_faults, "give_address", lambda *_: None)
     monkeypatch.setattr(node_faults, "faked_clock", lambda _: {"LD_PRELOAD": "libfaketime"})
@@ -183,6 +185,19 @@ def test_a_pod_that_is_deleted_while_its_node_boots_is_not_started(lab: Lab, mon
     undo(node_faults_of(lab, monkeypatch).crash(parse(["node", "crash", "node2"])))
     wait_until(lambda: started[-1:] == ["last"], timeout_s=5, what="the pods are started")
     assert started == ["first", "last"]
+
+
+def test_a_pod_that_cannot_be_built_while_its_node_boots_is_built_later(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse() -> None:
+        raise OSError("no address yet")
+
+    pod: Any = SimpleNamespace(key="late", name="late", leaves=False, start=refuse)
+    lab.pods.append(pod)
+    lab.nodes["node2"].why_not_ready = lambda: None  # type: ignore[method-assign]
+    undo(node_faults_of(lab, monkeypatch).crash(parse(["node", "crash", "node2"])))
+    wait_until(lambda: lab.retried == [pod], timeout_s=5, what="the pod is handed on")
 
 
 def test_an_agent_that_was_stopped_is_not_restarted_on_a_deleted_node(lab: Lab) -> None:
