@@ -8,6 +8,7 @@ from typing import Any
 
 from agent.kernel.values import IPNetwork
 from testbed.cluster.shaping import queueing_commands
+from testbed.cluster.wiring import Cable
 from testbed.errors import NoSubnetYet
 from testbed.faults.ledger import FaultImpossible
 from testbed.lab.etcd import enter_machine
@@ -93,20 +94,15 @@ def wire_between(underlay: LabUnderlay, first: str, second: str) -> Wire:
     ends = [_end(underlay, interface) for interface in (link.intf1, link.intf2)]
     if ends[0].owner != first:
         ends.reverse()
-    return Wire(f"{first} {second}", (ends[0], ends[1]), [_shaping(underlay, end) for end in ends])
+    # By its ends, not by the numbers of its ports: the cables of deleted nodes are no longer in the plan.
+    cable = next((one for one in underlay.plan.cables if set(one.ends) == {first, second}), Cable(first, second))
+    shaping = [queueing_commands(end.interface, cable.shaping) for end in ends]
+    return Wire(f"{first} {second}", (ends[0], ends[1]), shaping)
 
 
 def is_there(underlay: LabUnderlay, wire: Wire) -> bool:
     """Return whether the cable still exists: it is removed with its machine."""
     return any(wire.ends[0].mininet in (link.intf1, link.intf2) for link in underlay.net.links)
-
-
-def _shaping(underlay: LabUnderlay, end: WireEnd) -> Sequence[Sequence[str]]:
-    number = int(end.interface.rpartition("eth")[2])
-    own = [cable for cable in underlay.plan.cables if end.owner in cable.ends]
-    # Mininet numbers a machine's ports from 0 and a switch's from 1, in the order of the cables.
-    place = number if end.pid is not None else number - 1
-    return queueing_commands(end.interface, own[place].shaping) if place < len(own) else []
 
 
 def _end(underlay: LabUnderlay, interface: Any) -> WireEnd:  # noqa: ANN401 - Mininet has no types

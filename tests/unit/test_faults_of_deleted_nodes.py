@@ -9,11 +9,13 @@ from typing import Any
 import pytest
 
 from agent.errors import NetlinkError
+from testbed.cluster.wiring import Cable, Shaping
 from testbed.faults import link_faults, node_faults, partition_faults
 from testbed.faults.agent_faults import AgentFaults
 from testbed.faults.catalogue import parse
 from testbed.faults.ledger import Injected
 from testbed.faults.link_faults import LinkFaults
+from testbed.faults.machines import wire_between
 from testbed.faults.node_faults import NodeFaults
 from testbed.faults.partition_faults import PartitionFaults
 from testbed.lab.nodes import Nodes
@@ -214,6 +216,17 @@ def test_a_fault_of_a_deleted_nodes_cable_has_nothing_to_restore(text: str, lab:
     lab.delete("node2")
     programs.dead = {2}
     assert undo(done) == "the cable node2 s1 is gone; nothing to restore"
+
+
+def test_a_cable_keeps_its_own_shaping_when_a_node_before_it_is_deleted(lab: Lab) -> None:
+    shaped = Cable("node3", "s1", Shaping(bandwidth=5))
+    lab.underlay.plan.cables = [Cable("node1", "s1"), Cable("node2", "s1"), shaped]
+    before = wire_between(lab.underlay, "node3", "s1").shaping
+    assert all("tbf" in " ".join(commands[0]) for commands in before), before
+    lab.delete("node1")
+    lab.underlay.plan.cables = [Cable("node2", "s1"), shaped]
+    assert wire_between(lab.underlay, "node3", "s1").shaping == before
+    assert wire_between(lab.underlay, "node2", "s1").shaping == [[], []]
 
 
 @pytest.mark.parametrize("healed_before", [True, False])
