@@ -3,7 +3,9 @@
 import shutil
 import threading
 import time
+import weakref
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from ipaddress import IPv4Address
 from pathlib import Path
 
@@ -32,6 +34,13 @@ CLOCK_FILE = "/run/clock-offset"
 TINY_DISK = "size=12k,mode=0755"
 
 
+@dataclass(frozen=True, eq=False, slots=True)
+class Jump:
+    """One active jump of a clock; two of the same size are two."""
+
+    by_s: float
+
+
 class NodeFaults:
     """See the catalogue."""
 
@@ -53,6 +62,8 @@ class NodeFaults:
         self._events = events
         self._pin = pin
         self._build_later = build_later
+        self._jumps: weakref.WeakKeyDictionary[LabNode, list[Jump]] = weakref.WeakKeyDictionary()
+        """Active jumps of each node's clock, oldest first; the last one counts."""
 
     def injectors(self) -> Mapping[str, Injector]:
         """Return the injectors by kind."""
@@ -108,19 +119,23 @@ class NodeFaults:
     def jump_clock(self, request: FaultRequest) -> Injected:
         """Change the wall clock of the agent, not that of the machine, which all nodes share."""
         node, by_s = node_of(self._nodes, request), request.values[1]
+        assert isinstance(by_s, float)  # the catalogue guarantees it
         environment = faked_clock(CLOCK_FILE)
         offset = node.run / Path(CLOCK_FILE).name
         replace_plain(offset, f"{by_s:+g}\n".encode())
-        again = "LD_PRELOAD" not in node.environment
-        if again:
+        jumps, jump = self._jumps.setdefault(node, []), Jump(by_s)
+        how = ""
+        if not jumps:
             node.environment = environment
             node.agent.restart()
-        how = "; it was restarted under libfaketime" if again else ""
+            how = "; it was restarted under libfaketime"
+        jumps.append(jump)
 
         def go_back() -> str:
-            replace_plain(offset, b"+0\n")
-            if not again:
-                return f"the clock of the agent of {node.name} is right again"
+            jumps.remove(jump)
+            if jumps:
+                replace_plain(offset, f"{jumps[-1].by_s:+g}\n".encode())
+                return f"the clock of the agent of {node.name} is {jumps[-1].by_s:+g} s off"
             # libfaketime changes more than clocks, so restart without it afterwards.
             node.environment = {}
             node.agent.restart()

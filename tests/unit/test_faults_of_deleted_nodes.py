@@ -39,6 +39,12 @@ class Port:
         return ""
 
 
+class Node(SimpleNamespace):
+    """As much of a LabNode as faults look at; each is a key of its own."""
+
+    __hash__ = object.__hash__  # type: ignore[assignment]  # SimpleNamespace has none
+
+
 class Lab:
     """Nodes on a switch, as far as faults see them."""
 
@@ -70,7 +76,7 @@ class Lab:
         agent = SimpleNamespace(
             pid=100 + pid, state="running", hold=lambda **_: None, resume=lambda: None, restart=lambda: None
         )
-        node: Any = SimpleNamespace(
+        node: Any = Node(
             name=name, pid=pid, expected=True, agent=agent, environment={}, run=Path("/run"), address=address.address.ip
         )
         self.nodes.add([node])
