@@ -205,7 +205,9 @@ class Objects:
         if item["metadata"].get("labels") != before["metadata"].get("labels"):
             raise Failure(403, "a node's labels are in the cluster file (nodes.NAME.labels), then up again", place)
         if changed := _differences(_fixed_of_node(before), _fixed_of_node(item)):
-            raise Failure(400, f"{', '.join(changed)}: not served of a node (want spec.unschedulable: cordon)", place)
+            raise Failure(
+                400, f"{', '.join(changed)}: cannot be changed on a node (want spec.unschedulable: cordon)", place
+            )
         if closed != bool(before["spec"].get("unschedulable")) and not query.dry_run:
             await self._lab.node(place, "cordon" if closed else "uncordon")
         return Answer(await self.get(place))

@@ -1,11 +1,11 @@
 """Faults of nodes: device, rules, disk and clock; machines switched off and on, or readdressed."""
 
 import shutil
-import threading
 import time
 import weakref
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from ipaddress import IPv4Address
 from pathlib import Path
 
@@ -25,6 +25,7 @@ from testbed.lab.underlay import LabUnderlay
 from testbed.lab.underlay_growth import give_address
 from testbed.plain_files import replace_plain
 from testbed.pods.pod import Pod
+from testbed.processes.threads import in_background
 from testbed.spelling import listed
 
 BOOT_LIMIT_S = 60.0
@@ -132,10 +133,12 @@ class NodeFaults:
         jumps.append(jump)
 
         def go_back() -> str:
-            jumps.remove(jump)
-            if jumps:
-                replace_plain(offset, f"{jumps[-1].by_s:+g}\n".encode())
-                return f"the clock of the agent of {node.name} is {jumps[-1].by_s:+g} s off"
+            left = [one for one in jumps if one is not jump]
+            if left:
+                replace_plain(offset, f"{left[-1].by_s:+g}\n".encode())
+                jumps.remove(jump)
+                return f"the clock of the agent of {node.name} is {left[-1].by_s:+g} s off"
+            jumps.clear()
             # libfaketime changes more than clocks, so restart without it afterwards.
             node.environment = {}
             node.agent.restart()
@@ -226,7 +229,7 @@ class NodeFaults:
             interface.ifconfig("up")
         self._pin(node)
         node.agent.resume()
-        threading.Thread(target=self._start_pods, args=(node,), name=f"boot {node.name}", daemon=True).start()
+        in_background(f"boot {node.name}", partial(self._start_pods, node))
         return f"{node.name} is switched on; its agent starts, then its pods"
 
     def _start_pods(self, node: LabNode) -> None:

@@ -76,7 +76,7 @@ def _run_in_terminal(connection: LabConnection, question: "Question[EndedAnswer]
 def _relay(ours: int, ended: int, connection: LabConnection, failures: list[OutputFailed]) -> None:
     """Copy both ways; once the program has ended, show the terminal's remaining output and stop.
 
-    Output that cannot be written ends the program, since nobody would read its terminal, and is added to `failures`.
+    Output that cannot be written ends the program, since its terminal would not be read, and is added to `failures`.
     """
     with contextlib.suppress(OSError):  # EIO: the program's side is closed
         while True:

@@ -100,6 +100,8 @@ class Pod:
         self._turn = threading.RLock()
         self._starting = threading.Lock()
         """One thread at a time starts it; not `_turn`, which the pause process's reports acquire."""
+        self._stopping = threading.Lock()
+        """One thread at a time stops it."""
         self.deleted_at: str | None = None
         """When its deletion was requested; None before."""
         self._written: tuple[PodManifest, dict[str, Any]] | None = None
@@ -176,12 +178,19 @@ class Pod:
         Without `grace_s` the manifest's terminationGracePeriodSeconds. Safe to call twice, and `start` works again.
         """
         grace = float(self.manifest.spec.termination_grace_period_seconds) if grace_s is None else grace_s
-        if self._terminating:
-            # Another stop may be waiting for a longer grace period, with the lock that this one needs.
+        if not self._stopping.acquire(blocking=False):
+            # Another stop may be waiting for a longer grace period.
             self.shorten_grace(grace)
+            self._stopping.acquire()
+        try:
+            self._stop(grace)
+        finally:
+            self._stopping.release()
+
+    def _stop(self, grace_s: float) -> None:
         self._terminate()
         with self._turn:
-            self._stop_containers(grace)
+            self._stop_containers(grace_s)
         if self.sandbox.pause is not None:
             # Outside the lock: its watching thread may be waiting for it.
             self.sandbox.pause.stop(grace_s=1.0)

@@ -13,7 +13,9 @@ def output_of(command: Sequence[str], stdin: str = "", *, called: str = "") -> s
     """
     called = called or " ".join(command)
     try:
-        done = subprocess.run(command, input=stdin, capture_output=True, text=True, timeout=LIMIT_S, check=False)
+        done = subprocess.run(
+            command, input=stdin, capture_output=True, text=True, errors="replace", timeout=LIMIT_S, check=False
+        )
     except subprocess.TimeoutExpired as error:
         raise OSError(f"{called}: no end after {LIMIT_S:g} s") from error
     if done.returncode:

@@ -247,7 +247,8 @@ class Suspects:
         route = self.facts.route(place, destination)
         device = self.facts.link(place, route.device) if route and route.device else None
         source = packet.header.source
-        # One for its port is translated and then lost, which no interface shows.
+        # A packet to one of the Service's ports is translated first; if it is dropped then, no interface shows its new
+        # destination.
         if service := self.facts.service_without_port(destination, packet.destination_port, packet.protocol):
             finding.reasons.insert(0, f"{destination} is the cluster IP of {service}; only the Service's ports answer")
             finding.hints += ["get services", *self._look_at(place)]

@@ -241,7 +241,7 @@ class NodeChanges:
         for key in bare:
             self._workloads.report_lost(key, name)
             with suppress(KeyError):
-                # Deleted meanwhile by somebody else.
+                # It was deleted meanwhile.
                 self._pod_controller.remove(key)
         return [str(key) for key in bare]
 

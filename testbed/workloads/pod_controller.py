@@ -108,7 +108,7 @@ class PodController:
         """Return what the pod is missing; a completed one is ready."""
         pod, wanted = self._pods.get(key), self._workloads.bare.get(key)
         if wanted is None:
-            return "deleted since, or its node was"
+            return "deleted in the meantime, or together with its node"
         if pod is None or pod.manifest != wanted:
             return "not created yet"
         status = pod.status()

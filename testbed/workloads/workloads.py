@@ -146,8 +146,10 @@ class Workloads:
             self.sets = {key: one for key, one in self.sets.items() if key not in gone}
             self.created_at.pop(owner, None)
             for pod in pods:
-                self.end_soon(pod, grace_s)
+                _begin_end(pod, grace_s)
         self.look()
+        for pod in pods:
+            self.end_soon(pod, grace_s)
         for pod in pods:
             # Waits for the thread that ends it.
             self.end(pod, grace_s)
@@ -224,7 +226,7 @@ class Workloads:
         ]
 
     def close(self, node: str) -> None:
-        """Let the node accept no pod; whoever is deciding about one has finished."""
+        """Let the node accept no pod; decisions in progress have ended."""
         with self.deciding:
             self.closed.add(node)
 
@@ -238,9 +240,17 @@ class Workloads:
 
     def decide(self) -> None:
         """Take the next actions for everything that creates pods."""
+        ending, waiting = self._decide()
+        # Not under `deciding`: while no thread can be started, a pod must still be deletable.
+        for pod in ending:
+            self.end_soon(pod)
+        self._wake_up(waiting)
+
+    def _decide(self) -> tuple[list[Pod], list[SeenPod]]:
+        """Return pods that are to be ended, and those that are ready and not available yet."""
         with self.deciding:
             if not self.deployments and not self.sets and not self.daemon_sets and not self._owned:
-                return
+                return [], []
             wanted = WantedObjects(self.deployments, self.sets, self.daemon_sets)
             pods, nodes = self.seen_pods(), self.seen_nodes()
             decision = reconcile(wanted, pods, nodes, now())
@@ -248,12 +258,11 @@ class Workloads:
             self.sets = decision.sets
             for one in decision.scaled:
                 self._event("Normal", f"deployment/{one.deployment}", "ScalingReplicaSet", str(one))
-            for action in decision.actions:
-                self._act(action)
+            ending = [pod for action in decision.actions if (pod := self._act(action)) is not None]
             self._report_unplaced([action for action in decision.actions if isinstance(action, CannotPlace)])
             self._owned = {key: owned for key, owned in self._owned.items() if self._pods.get(key) is not None}
             self._progress = {key: self.progress(one, seen) for key, one in self.deployments.items()}
-            self._wake_up([pod for pod in pods if pod.ready and not pod.available])
+            return ending, [pod for pod in pods if pod.ready and not pod.available]
 
     def seen(self) -> Seen:
         """Return every pod, by owner, and every node as they are now."""
@@ -265,13 +274,16 @@ class Workloads:
         numbers = deployment_numbers(deployment, sets, seen.pods, seen.nodes)
         return progress_of(deployment, sets, numbers, self.unplaced, self._progress.get(deployment.key), time.time())
 
-    def _act(self, action: Action) -> None:
+    def _act(self, action: Action) -> Pod | None:
+        """Do it; return the pod that is to be ended."""
         if isinstance(action, CreatePod):
             self._create(action.owner, action.node)
         elif isinstance(action, DeletePod) and (pod := self._pods.get(action.pod)) is not None:
             owner = self.owner_of(action.pod)
             self._event("Normal", f"{owner}", "SuccessfulDelete", f"Deleted pod: {action.pod} ({action.why})")
-            self.end_soon(pod)
+            pod.mark_terminating()
+            return pod
+        return None
 
     def _missing_s(self, pod: Pod, owned: Owned | None) -> float:
         """Return for how many more seconds a ready pod must be ready to count as available."""
