@@ -1,12 +1,13 @@
 """Changes of nodes come one at a time, and each looks at the nodes that the one before has left."""
 
 import threading
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
+from testbed.control.server import Request
 from testbed.errors import TestbedError
 from testbed.lab.nodes import Nodes
 from testbed.workloads.node_verbs import NodeVerbs
@@ -32,8 +33,21 @@ class Changes:
         return []
 
 
-def request(action: str, name: str) -> Any:  # noqa: ANN401 - as much of a Request as is used
-    return SimpleNamespace(argument=lambda key, _kind, default=None: {"action": action, "name": name}.get(key, default))
+class Asked:
+    """A request, which notes that the last of its arguments was read."""
+
+    def __init__(self, action: str, name: str) -> None:
+        self._words = {"action": action, "name": name}
+        self.is_read = threading.Event()
+
+    def argument(self, key: str, _kind: type, default: object = None) -> Any:  # noqa: ANN401 - as of a Request
+        if key == "limit_s":
+            self.is_read.set()
+        return self._words.get(key, default)
+
+
+def ask(clients: ThreadPoolExecutor, verbs: NodeVerbs, asked: Asked) -> "Future[Any]":
+    return clients.submit(verbs.node, cast(Request, asked))
 
 
 @pytest.mark.parametrize("action", ["delete", "drain"])
@@ -43,9 +57,11 @@ def test_a_change_that_waited_for_the_deletion_of_its_node_is_refused(action: st
     changes = Changes(nodes)
     verbs = NodeVerbs(changes, nodes, lambda: True)  # type: ignore[arg-type]  # as much of NodeChanges as is used
     with ThreadPoolExecutor(2) as clients:
-        first = clients.submit(verbs.node, request("delete", "node2"))
+        first = ask(clients, verbs, Asked("delete", "node2"))
         assert changes.begun.wait(5)
-        second = clients.submit(verbs.node, request(action, "node2"))
+        waiting = Asked(action, "node2")
+        second = ask(clients, verbs, waiting)
+        assert waiting.is_read.wait(5)
         changes.may_end.set()
         assert first.result(5) == {"name": "node2", "lost": []}
         with pytest.raises(TestbedError, match="no node named node2"):

@@ -1,5 +1,6 @@
 """Processes report that they are ready by systemd's protocol, from directories that come and go."""
 
+import gc
 import os
 import socket
 from pathlib import Path
@@ -13,6 +14,7 @@ def tell(directory: Path, message: bytes = b"READY=1\nSTATUS=serving") -> None:
 
 
 def descriptors() -> int:
+    gc.collect()
     return len(os.listdir("/proc/self/fd"))
 
 
@@ -37,6 +39,6 @@ def test_directories_come_and_go_without_leaving_a_descriptor(tmp_path: Path) ->
         assert notices.wait(5) == {os.getpid()}, number
         notices.forget(directory)
         notices.forget(directory)
-    assert descriptors() == before
+    assert descriptors() <= before
     tell(tmp_path)
     assert notices.wait(5) == {os.getpid()}

@@ -25,6 +25,8 @@ def test_a_script_finds_the_clones_packages(
     if not (ROOT / ".venv" / "bin" / "python").exists():
         pytest.skip("the clone has no .venv")
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
+    # Root must leave nothing in its owner's clone.
+    environment["PYTHONDONTWRITEBYTECODE"] = "1"
     command = [*BARE_PYTHON, str(ROOT / "scripts" / script), *words]
     done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert (done.returncode, said in done.stderr) == (exit_code, True), done.stderr
