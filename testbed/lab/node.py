@@ -284,7 +284,8 @@ class LabNode:
         command = [*enter_machine(self.pid), *OURS, "bridge", f"--bridge={BRIDGE}", f"--subnet-file=/run/{SUBNET_FILE}"]
         command += [f"--journal={JOURNAL}", f"--node-name={self.name}"]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
-        return f"no {BRIDGE}: {last_words(done.stderr) or done.returncode}" if done.returncode else None
+        said = last_words(done.stderr).removeprefix("error: ") or f"exit code {done.returncode}"
+        return f"no {BRIDGE}: {said}" if done.returncode else None
 
     def _subnet_env(self) -> tuple[Subnet, int]:
         env = read_env(self.run / SUBNET_FILE)

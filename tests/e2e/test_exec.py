@@ -5,7 +5,7 @@ import signal
 import pytest
 
 from testbed.control.questions import EXEC
-from testbed.errors import InvalidInput
+from testbed.errors import TestbedError
 from tests.e2e.command import read_until
 from tests.e2e.lab import Lab
 from tests.waiting import wait_until
@@ -46,8 +46,9 @@ def test_missing_program_is_exit_code_127(target: str, two_nodes: Lab) -> None:
 @POD_AND_NODE
 def test_a_command_that_no_program_can_receive_is_refused(target: str, two_nodes: Lab) -> None:
     # Only a client of the socket or of the API can send one: a shell's words have no NUL.
-    with pytest.raises(InvalidInput, match="a NUL character"):
+    with pytest.raises(TestbedError, match="a NUL character") as refused:
         two_nodes.handle.ask(EXEC, {"name": target, "argv": ["echo", "a\0b"]})
+    assert refused.value.exit_code == 2
 
 
 @pytest.mark.parametrize("command", ["ip route add 192.0.2.1 dev eth0", "tc qdisc add dev eth0 root pfifo"])
