@@ -43,7 +43,7 @@ def test_a_pump_whose_device_disappears_asks_for_a_check(datapath: str) -> None:
     with Kernel(SilentJournal()) as kernel, running(kernel, datapath) as (backend, asked):
         backend.set_peers([])
         assert not asked.is_set()
-        kernel.delete_link(backend.device, "somebody removes it")
+        kernel.delete_link(backend.device, "it is removed by hand")
         assert asked.wait(10)
         backend.converge()
         assert kernel.link(backend.device) is not None
