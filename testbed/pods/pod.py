@@ -244,7 +244,7 @@ class Pod:
 
     def repair_link(self) -> None:
         """Reconnect the pod's link to the bridge, or rebuild the pod in its node's new subnet. Raises OSError."""
-        # Looked at before too: a stop holds the lock for the whole grace period, and other pods wait for the caller.
+        # Checked without the lock too: a stop holds it for the whole grace period, and the caller serves other pods.
         if self._terminating:
             return
         with self._turn:

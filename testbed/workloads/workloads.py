@@ -275,7 +275,7 @@ class Workloads:
         return progress_of(deployment, sets, numbers, self.unplaced, self._progress.get(deployment.key), time.time())
 
     def _act(self, action: Action) -> Pod | None:
-        """Do it; return the pod that is to be ended."""
+        """Carry out the action; return the pod that is to be ended."""
         if isinstance(action, CreatePod):
             self._create(action.owner, action.node)
         elif isinstance(action, DeletePod) and (pod := self._pods.get(action.pod)) is not None:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from ipaddress import IPv4Interface
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -190,7 +190,7 @@ def test_a_pod_that_is_deleted_while_its_node_boots_is_not_started(lab: Lab, mon
     add("gone")
     add("leaving", leaves=True)
     add("last")
-    lab.nodes["node2"].why_not_ready = lambda: None  # type: ignore[method-assign]
+    cast(Any, lab.nodes["node2"]).why_not_ready = lambda: None
     undo(node_faults_of(lab, monkeypatch).crash(parse(["node", "crash", "node2"])))
     wait_until(lambda: started[-1:] == ["last"], timeout_s=5, what="the pods are started")
     assert started == ["first", "last"]
@@ -204,7 +204,7 @@ def test_a_pod_that_cannot_be_built_while_its_node_boots_is_built_later(
 
     pod: Any = SimpleNamespace(key="late", name="late", leaves=False, start=refuse)
     lab.pods.append(pod)
-    lab.nodes["node2"].why_not_ready = lambda: None  # type: ignore[method-assign]
+    cast(Any, lab.nodes["node2"]).why_not_ready = lambda: None
     undo(node_faults_of(lab, monkeypatch).crash(parse(["node", "crash", "node2"])))
     wait_until(lambda: lab.retried == [pod], timeout_s=5, what="the pod is handed on")
 
