@@ -1,6 +1,5 @@
 """One connection to one etcd member through etcd3, and the translation of grpc's errors into ours."""
 
-import os
 import re
 import ssl
 import threading
@@ -10,9 +9,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
-
-# grpc's C core writes each failed handshake to stderr; we report the same through the exception.
-os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 
 import etcd3
 import grpc
