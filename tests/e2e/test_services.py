@@ -1,6 +1,7 @@
 """Services on three nodes, each test named after the check of Kubernetes' own suite that it stands for."""
 
 import json
+import sys
 import textwrap
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -46,9 +47,15 @@ def lab() -> Iterator[Lab]:
 
 
 def http(lab: Lab, source: str, url: str, tries: int = 1) -> list[str]:
-    """Return what each of several requests was answered; `error N` with curl's exit code where it was not."""
-    ask = f"curl -s -m4 http://{url} || echo error $?"
-    return lab.run(source, "sh", "-c", f"for i in $(seq {tries}); do {ask}; done").split("\n")[:-1]
+    """Return what each of several requests was answered; `error N` with curl's exit code where it was not.
+
+    curl's reasons are captured with the output of the test.
+    """
+    ask = f"curl -sS -m4 http://{url} || echo error $?"
+    answer = lab.exec(source, "sh", "-c", f"for i in $(seq {tries}); do {ask}; done")
+    print(source, url, answer.err, file=sys.stderr)
+    assert answer.code == 0, answer
+    return answer.out.split("\n")[:-1]
 
 
 def udp(lab: Lab, source: str, host: str, port: int, text: str = "hostname", tries: int = 1, own: int = 0) -> list[str]:
@@ -453,7 +460,7 @@ def test_update_endpoints_reaches_every_node_before_the_pod_ends(lab: Lab, apply
     forwards_to(lab, "client1", f"{CLUSTER_IP}/hostname", {*WEB, "extra"})
     lab.must("delete", "pod", "extra")
     for source in ("client1", "client2", "node3"):
-        assert set(http(lab, source, f"{CLUSTER_IP}/hostname", TRIES)) == set(WEB)
+        assert set(http(lab, source, f"{CLUSTER_IP}/hostname", TRIES)) == set(WEB), lab.must("get", "events")
         assert set(udp(lab, source, CLUSTER_IP, CLUSTER_PORT, tries=TRIES)) == set(WEB)
 
 
