@@ -20,7 +20,7 @@ Command = Literal["run", "cleanup", "bridge"]
 
 COMMANDS: Mapping[Command, str] = {
     "run": "(no command) lease a subnet and carry packets until SIGTERM",
-    "cleanup": "remove what a run left: nftables tables, the bridge (with --bridge), subnet.env; repeatable",
+    "cleanup": "remove what a run left: devices, routes, rules, the bridge (with --bridge), subnet.env; repeatable",
     "bridge": "make the bridge of an existing --subnet-file once, as dockerd would with its --bip, and exit",
 }
 UNSUPPORTED = frozenset(
