@@ -122,7 +122,7 @@ def _ports(those: Sequence[str]) -> str | None:
 @click.option("--all", "everything", is_flag=True, help="All objects of the kinds.")
 @click.option("--grace-period", type=FiniteRange(min=0), metavar="SECONDS", help="Instead of the pods' own.")
 @click.option("--now", "grace_period", flag_value=1.0, type=float, help="A grace period of a second.")
-@click.option("--force", "grace_period", flag_value=0.0, type=float, help="None at all, as --grace-period 0.")
+@click.option("--force", "grace_period", flag_value=0.0, type=float, help="No grace period, as --grace-period 0.")
 @click.option("--ignore-not-found", is_flag=True, help="Ignore missing objects.")
 @namespace_option
 @lab_option
@@ -141,7 +141,8 @@ def delete(
 ) -> int:
     """Remove objects: delete pod NAME…, delete deploy/web svc/web, delete pods -l app=web, or delete -f FILE.
 
-    Returns when they are gone. Services forget a pod first, then it gets TERM, and KILL after its grace.
+    Returns when they are gone. A pod first leaves every Service's endpoints, then gets SIGTERM, and SIGKILL when its
+    grace period ends.
     """
     if bool(words) == bool(files) or (files and (selector or everything)):
         want = "want KIND NAME…, KIND -l LABELS, KIND --all, or -f FILE"
@@ -179,7 +180,7 @@ def _delete_by_name(
 @verbs.command()
 @click.argument("words", nargs=-1, required=True, metavar="deployment|replicaset NAME")
 @click.option("--replicas", type=click.IntRange(0, 1000), required=True, metavar="N", help="How many pods.")
-@click.option("--wait", is_flag=True, help="Wait until there are so many, all ready.")
+@click.option("--wait", is_flag=True, help="Wait until that many are ready.")
 @click.option("--timeout", type=FiniteRange(min=0), default=60.0, show_default=True, metavar="SECONDS")
 @namespace_option
 @lab_option

@@ -33,7 +33,7 @@ def check(lab: str | None, everything: bool, output: str | None) -> int:
     """Check that every pod reaches every other, with small and full-size packets, that leases and routes agree, and
     that Services and names work.
 
-    The judge of the exercises (up exercise/N): it says what is wrong, not why. Exit code 0 when nothing is.
+    The judge of the exercises (up exercise/N): it names the problems, not their causes. Exit code 1 if a check failed.
     """
     from testbed.output import tables as render
 

@@ -16,8 +16,8 @@ def kubeconfig(lab: str | None, port: int) -> None:
     """Print the path of a kubeconfig, with which kubectl and Kubernetes' clients use the lab.
 
     export KUBECONFIG=$(sudo testbed kubeconfig); kubectl get pods. The first time this starts the lab's API server, on
-    127.0.0.1 with TLS; it ends with the lab. Who can read the file may do with the lab what root may: only root and the
-    user who ran sudo can.
+    127.0.0.1 with TLS; it ends with the lab. The file gives root's rights in the lab: only root and the user who ran
+    sudo can read it.
     """
     record = find_lab(lab)
     try:

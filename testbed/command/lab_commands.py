@@ -378,8 +378,8 @@ def restart_agent(nodes: tuple[str, ...], everything: bool, lab: str | None) -> 
 @namespace_option
 @lab_option
 def restart_pod(pods: tuple[str, ...], namespace: str | None, lab: str | None) -> None:
-    """Make pods' namespaces, networks and containers again, as after an edit of a CNI plugin; wait until they are
-    ready.
+    """Rebuild pods (namespaces, network, containers), for instance after a change to a CNI plugin, and wait until they
+    are ready.
     """
     for line in ask(find_lab(lab), RESTART, pods=[bare_name(pod) for pod in pods], namespace=namespace):
         print(line)
