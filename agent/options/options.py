@@ -185,7 +185,7 @@ class Options:
     resync_s: int = _flag(
         "iptables-resync=SECONDS",
         parsers.whole(1, 3600, "seconds"),
-        "how often rules, routes and the bridge are checked and re-made",
+        "how often rules, routes and the bridge are checked and restored",
         default="5",
     )
     forward_rules: bool = _switch(
@@ -213,7 +213,7 @@ class Options:
         "datapath=auto|native|python|kernel",
         parsers.datapath,
         "what moves packets of the udp backend: native (fast, compiled by scripts/install), python, or"
-        " kernel (FOU, if the kernel has it); auto: native",
+        " kernel (FOU, if the kernel has it); auto: native if it is compiled, else python",
         default="auto",
     )
     offload: bool = _switch(
