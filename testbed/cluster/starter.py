@@ -10,7 +10,7 @@ nodes: [node1, node2]                        # the short form; the long one is a
 #:  node1: {ip: 192.168.8.21, subnet: 10.0.46.0/24}   # an address of its own; a subnet that its agent always gets
 #:  node2: {}
 
-# flannel's own network config, written to etcd as it is. Backends: udp, vxlan, host-gw, ipip, wireguard
+# flannel's network config, written to etcd as it is. Backends: udp, vxlan, host-gw, ipip, wireguard, alloc, extension
 #:network: {Network: 10.0.0.0/16, SubnetLen: 24, Backend: {Type: vxlan}}
 
 # The network between the nodes. `testbed topologies` lists topologies; or list switches and links one by one.
@@ -21,8 +21,10 @@ nodes: [node1, node2]                        # the short form; the long one is a
 # More flags for our agent, or `command:` for an agent of your own (docs/own-project.md)
 #:agent: {args: [--subnet-lease-ttl=60s]}
 
-# Kubernetes manifests, each after a line of three dashes. Kinds: Pod, Deployment, Service.
-# Images are recipes of the testbed: shell (the machine's tools), echo (HTTP and UDP on 8080), nginx, tomcat.
+# Kubernetes manifests, each after a line of three dashes. Kinds: Pod, ReplicaSet, Deployment, DaemonSet, Service,
+# ConfigMap, Secret, Namespace, NetworkPolicy. Images are recipes of the testbed: shell (the machine's tools), echo
+# (HTTP and UDP on 8080), nginx, tomcat, httpd, busybox, alpine, netshoot, agnhost, serve-hostname, echoserver, curl,
+# pause.
 ---
 apiVersion: apps/v1
 kind: Deployment

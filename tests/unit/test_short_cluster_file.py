@@ -10,9 +10,12 @@ import yaml
 from click.testing import CliRunner
 from pydantic import BaseModel
 
+from agent.backends import BACKENDS
 from testbed.cluster.cluster_document import ClusterDocument
 from testbed.cluster.deployment import Deployment
 from testbed.cluster.difference import difference
+from testbed.cluster.images import RECIPES
+from testbed.cluster.kinds import MANIFESTS
 from testbed.cluster.manifest import PodManifest
 from testbed.cluster.problems import SpecError
 from testbed.cluster.service import Service
@@ -124,6 +127,18 @@ def test_the_defaults_are_those_that_the_reference_names() -> None:
 def test_the_starter_file_is_a_cluster() -> None:
     cluster = read(STARTER)
     assert (list(cluster.nodes), cluster.pod_count) == (["node1", "node2"], 3)
+
+
+def test_the_starter_file_names_every_kind_image_and_backend() -> None:
+    comments = " ".join(re.findall(r"(?m)^# (.*)", STARTER))
+    kinds, images, backends = (
+        set(re.findall(r"[\w-]+", re.sub(r"\([^)]*\)", "", found[1])))
+        for part in (r"Kinds: ([^.]*)\.", r"recipes of the testbed: ([^.]*)\.", r"Backends: ([a-z-]+(?:, [a-z-]+)*)")
+        if (found := re.search(part, comments))
+    )
+    assert kinds == {name for _, name in MANIFESTS}
+    assert images == set(RECIPES)
+    assert backends == set(BACKENDS)
 
 
 def test_every_example_in_the_starter_file_can_be_switched_on() -> None:
