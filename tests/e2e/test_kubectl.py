@@ -224,7 +224,7 @@ def test_an_unserved_request_is_refused_with_the_reason_of_the_page(
 ) -> None:
     manifest = tmp_path / "web.yaml"
     manifest.write_text(WEB)
-    found = kubectl.run(*line.replace("topologies/nothing.yaml", str(manifest)).split()[1:])
+    found = kubectl.run(*line.replace("web.yaml", str(manifest)).split()[1:])
     assert found.returncode != 0
     assert why in found.stderr + found.stdout
 
