@@ -151,9 +151,12 @@ def answer(lab: LabHandle, host: str) -> str:
 
 def test_files_of_a_lab_are_private(lab: LabHandle) -> None:
     rundir = lab.record.rundir
+    Lab(lab.name).must("kubeconfig")
     on_host = [path for path in rundir.rglob("*") if path.lstat().st_mode & 0o077 and not path.is_symlink()]
-    assert {str(path.relative_to(rundir)) for path in on_host} == {"lab.json", "hosts"}
+    assert {str(path.relative_to(rundir)) for path in on_host} == {"lab.json", "hosts", "api"}
     assert rundir.stat().st_mode & 0o7777 == 0o711
+    assert (rundir / "api").stat().st_mode & 0o7777 == 0o711
+    assert (rundir / "api" / "kubeconfig").stat().st_mode & 0o777 == 0o600
     control = rundir / "control.sock"
     assert control.is_socket()
     assert control.stat().st_mode & 0o777 == 0o600
