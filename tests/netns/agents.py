@@ -29,7 +29,7 @@ MUTANT, MUTANT_LAUNCHER = os.environ.get("TESTBED_TEST_MUTANT"), ROOT / "tests" 
 
 
 def run(
-    *command: str, check: bool = True, timeout_s: float = 20, stdin: str | None = None
+    *command: str, check: bool = True, timeout_s: float = 60, stdin: str | None = None
 ) -> subprocess.CompletedProcess[str]:
     """Run a command to its end; a failure that is checked shows what it said."""
     done = subprocess.run(command, input=stdin, capture_output=True, text=True, timeout=timeout_s, check=False)
@@ -73,7 +73,7 @@ class Agent:
         with (self.directory / "log").open("ab") as log:
             self.process = subprocess.Popen(self.argv, cwd=ROOT, stdout=log, stderr=log, start_new_session=True)
 
-    def end(self, how: signal.Signals = signal.SIGKILL, timeout_s: float = 10) -> int:
+    def end(self, how: signal.Signals = signal.SIGKILL, timeout_s: float = 30) -> int:
         if self.process.poll() is None:
             self.process.send_signal(how)
         return self.process.wait(timeout_s)
@@ -89,7 +89,7 @@ class Agent:
         state: dict[str, Any] = json.loads(self.get("/state")[1])
         return state
 
-    def wait_ready(self, timeout_s: float = 15) -> None:
+    def wait_ready(self, timeout_s: float = 30) -> None:
         def ready() -> bool:
             assert self.process.poll() is None, f"{self.name} ended with {self.process.returncode}\n{self.log}"
             return self.get("/readyz")[0] == 200
@@ -164,7 +164,7 @@ class Underlay:
                 start_new_session=True,
             )
         self.undo.callback(self.stop_etcd)
-        wait_until(lambda: self.etcdctl("get", "x", check=False).returncode == 0, 15, "etcd answers")
+        wait_until(lambda: self.etcdctl("get", "x", check=False).returncode == 0, 30, "etcd answers")
 
     def stop_etcd(self) -> None:
         if self._etcd is not None:

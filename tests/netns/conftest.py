@@ -31,7 +31,7 @@ class Namespace:
         self.pid = self.popen(["sleep", "infinity"]).pid
 
     def run(
-        self, command: Sequence[str], *, check: bool = True, timeout_s: float = 30
+        self, command: Sequence[str], *, check: bool = True, timeout_s: float = 60
     ) -> subprocess.CompletedProcess[str]:
         """Run a command to its end; output is captured as text. With `check` a failure shows what it printed."""
         result = subprocess.run(
@@ -52,7 +52,7 @@ class Namespace:
         )
         self._undo.callback(_end, process)
         # The process starts in our namespace and moves; whoever uses its pid before that would hit ours.
-        wait_until(lambda: self._holds(process), timeout_s=10, what=f"{command[0]} is in {self.name}")
+        wait_until(lambda: self._holds(process), timeout_s=30, what=f"{command[0]} is in {self.name}")
         return process
 
     def _holds(self, process: "subprocess.Popen[str]") -> bool:

@@ -27,7 +27,7 @@ class EtcdGate:
                 stderr=log,
             )
         underlay.undo.callback(self._stop)
-        wait_until(self._listens, 10, "nginx listens", lambda: (self._directory / "log").read_text())
+        wait_until(self._listens, 30, "nginx listens", lambda: (self._directory / "log").read_text())
 
     def open(self) -> None:
         """Let everything pass."""
@@ -38,7 +38,7 @@ class EtcdGate:
         before = self._workers()
         self._write(refuse, hang)
         self._process.send_signal(1)
-        wait_until(lambda: self._workers() - before, 10, "nginx has read its configuration")
+        wait_until(lambda: self._workers() - before, 30, "nginx has read its configuration")
 
     def _workers(self) -> set[str]:
         return set(run("pgrep", "-P", str(self._process.pid), check=False).stdout.split())

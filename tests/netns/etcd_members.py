@@ -47,7 +47,7 @@ class EtcdMembers:
             ]
             with (self._directory / f"m{number}.log").open("ab") as log:
                 self._processes[number] = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
-        wait_until(lambda: self.etcdctl("get", "x", check=False).returncode == 0, 20, "etcd answers")
+        wait_until(lambda: self.etcdctl("get", "x", check=False).returncode == 0, 60, "etcd answers")
 
     def stop(self, members: Sequence[int]) -> None:
         """Kill them."""

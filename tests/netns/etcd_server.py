@@ -88,7 +88,7 @@ class EtcdServer:
                 stdout=log,
                 stderr=log,
             )
-        wait_until(self._listens, timeout_s=20, what="etcd listens")
+        wait_until(self._listens, timeout_s=60, what="etcd listens")
 
     def stop(self) -> None:
         """Kill it."""
@@ -114,7 +114,7 @@ class EtcdServer:
             env=os.environ | {"ETCDCTL_API": "3"},
             capture_output=True,
             text=True,
-            timeout=20,
+            timeout=60,
             check=False,
         )
         assert done.returncode == 0, done.stderr
@@ -181,7 +181,7 @@ class EtcdProxy:
                 stdout=log,
                 stderr=log,
             )
-        wait_until(self._listens, timeout_s=20, what="the proxy listens")
+        wait_until(self._listens, timeout_s=60, what="the proxy listens")
 
     def stop(self) -> None:
         """Kill it."""

@@ -57,7 +57,7 @@ class Machine:
         return self._log.read_text()
 
     def run(self, *command: str, check: bool = True) -> subprocess.CompletedProcess[str]:
-        return run(*self.enter, *command, check=check, timeout_s=30)
+        return run(*self.enter, *command, check=check)
 
     def bash(self, command: str) -> str:
         """Return the output of a command typed in the clone; `sudo` and `testbed` work there."""
@@ -71,7 +71,7 @@ class Machine:
             self.joined = subprocess.Popen(
                 [*self.enter, "bash", "-c", f"exec {command}"], stdout=log, stderr=log, start_new_session=True
             )
-        wait_until(lambda: ready in self.said, 20, f"{command} says {ready}", lambda: self.said)
+        wait_until(lambda: ready in self.said, 60, f"{command} says {ready}", lambda: self.said)
         return self.joined
 
     def testbed(self, *words: str, check: bool = True) -> subprocess.CompletedProcess[str]:

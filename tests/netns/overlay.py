@@ -41,7 +41,7 @@ class TwoNodes:
     def nodes(self) -> tuple[Agent, Agent]:
         return self.node1, self.node2
 
-    def wait_connected(self, timeout_s: float = 10) -> None:
+    def wait_connected(self, timeout_s: float = 30) -> None:
         """Wait until the pods reach each other, once each node's watch has seen the other's lease."""
         wait_until(self.connected, timeout_s, "the pods reach each other", lambda: (self.node1.log, self.node2.log))
 

@@ -38,7 +38,7 @@ DEFAULT_CAPABILITIES = 0x00000000A80425FB
 """The bits of Docker's and containerd's default set, as /proc/PID/status shows them."""
 
 
-def wait_until(condition: Callable[[], bool], what: str, timeout_s: float = 10.0) -> None:
+def wait_until(condition: Callable[[], bool], what: str, timeout_s: float = 30.0) -> None:
     """Wait for a condition; fails the test with `what` when it does not come true in time."""
     deadline = time.monotonic() + timeout_s
     late = False
@@ -198,7 +198,7 @@ def execute(made: Pod, container: str, script: str) -> "subprocess.CompletedProc
 
 def run(argv: Sequence[str]) -> "subprocess.CompletedProcess[str]":
     """Run a command to its end with its output as text."""
-    return subprocess.run(argv, capture_output=True, text=True, timeout=20, check=False, stdin=subprocess.DEVNULL)
+    return subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False, stdin=subprocess.DEVNULL)
 
 
 def output(made: Pod, container: str, script: str) -> str:
