@@ -63,7 +63,7 @@ def clients(overlay: Overlay) -> list[Client]:
     node1, node2 = overlay
     node2.pod.popen(["python3", "-c", ECHO])
     listening = ["ss", "-Htln", f"sport = :{PORT}"]
-    wait_until(lambda: node2.pod.run(listening).stdout.strip(), timeout_s=10, what="pod2 listens")
+    wait_until(lambda: node2.pod.run(listening).stdout.strip(), timeout_s=30, what="pod2 listens")
     return [Client(node1.pod, "hello 10.0.46.2"), Client(node1.namespace, "hello 10.0.46.0")]
 
 
@@ -73,7 +73,7 @@ def test_a_connection_that_begins_while_the_agent_is_dead_is_made_by_the_next(th
     node1.kill()
     begun = clients(overlay)
     for client in begun:
-        wait_until(client.waits, timeout_s=5, what="its SYN is out")
+        wait_until(client.waits, timeout_s=15, what="its SYN is out")
     constantly(lambda: all(client.waits() for client in begun), for_s=1.5, what="both wait, none is refused")
     node1.datapath = then
     assert node1.start()["device"] == "flannel0"
@@ -146,7 +146,7 @@ def agent(underlay: Underlay) -> Agent:
 
 def left(node: Agent) -> set[str]:
     """Return what there is for packets of the pod network once the agent has ended."""
-    wait_until(lambda: "flannel0" not in on(node, "ip -br link"), timeout_s=5, what="flannel0 is gone")
+    wait_until(lambda: "flannel0" not in on(node, "ip -br link"), timeout_s=20, what="flannel0 is gone")
     devices = {line.split()[0] for line in on(node, "ip -br link").splitlines()}
     routes = {" ".join(line.split()) for line in on(node, "ip route").splitlines()}
     return {device for device in devices if device.startswith("overlay-")} | {

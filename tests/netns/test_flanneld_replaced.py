@@ -28,7 +28,7 @@ def two(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TwoNodes]:
 
 def source_seen(two: TwoNodes) -> str:
     """Return which address pod2 sees when pod1 sends it a datagram."""
-    udp = "import socket; udp = socket.socket(type=socket.SOCK_DGRAM); udp.settimeout(5)"
+    udp = "import socket; udp = socket.socket(type=socket.SOCK_DGRAM); udp.settimeout(30)"
     receive = f"{udp}; udp.bind(('', 9)); print('up', flush=True); print(udp.recvfrom(9)[1][0])"
     send = f"{udp}; udp.sendto(b'x', ('{POD2}', 9))"
     with subprocess.Popen(
@@ -114,7 +114,7 @@ def test_rules_of_a_running_flanneld_are_kept(two: TwoNodes) -> None:
 @pytest.mark.row("C34")
 def test_cleanup_of_rules_alone_leaves_the_overlay_as_it_was(two: TwoNodes, tmp_path: Path) -> None:
     node = two.node1
-    wait_until(two.connected, 10, "the pods reach each other")
+    wait_until(two.connected, 30, "the pods reach each other")
     node.end()
     flanneld_rules.load("iptables", node.netns, "10.0.46.0/24")
     rules = flanneld_rules.remaining(node.netns)

@@ -17,7 +17,7 @@ FIREWALL = "add table inet hostfw; add chain inet hostfw f1 { type filter hook f
 NAMED = "chain f1 of table inet hostfw (policy drop) drops packets between pods of 10.0.0.0/16"
 PROMPTLY_S = 1.0
 """What a policy that comes later may cost: the agent is woken by the kernel's report."""
-SOON_S = 10.0
+SOON_S = 30.0
 """Far below the 600 s after which a patient agent looks by itself."""
 
 
@@ -32,7 +32,7 @@ def nodes(two: TwoNodes) -> Iterator[TwoNodes]:
     """Start two nodes that reach each other and have no foreign rules, before and after."""
     yield two
     on(two.node1, "nft flush ruleset")
-    wait_until(lambda: two.node1.state()["warnings"] == [], 8, "no warning is left", lambda: two.node1.log)
+    wait_until(lambda: two.node1.state()["warnings"] == [], 30, "no warning is left", lambda: two.node1.log)
     two.wait_connected()
 
 
@@ -93,7 +93,7 @@ def test_a_chain_that_is_emptied_has_our_rules_again_at_once(patient: TwoNodes) 
 
 def test_a_chain_that_we_cannot_join_is_named_and_readiness_is_unchanged(nodes: TwoNodes) -> None:
     run("ip", "netns", "exec", nodes.node1.netns, "nft", FIREWALL)
-    warnings = wait_until(lambda: nodes.node1.state()["warnings"], 8, "the chain is named", lambda: nodes.node1.log)
+    warnings = wait_until(lambda: nodes.node1.state()["warnings"], 30, "the chain is named", lambda: nodes.node1.log)
     assert len(warnings) == 1
     assert NAMED in warnings[0]
     assert f"WARNING {warnings[0]}" in nodes.node1.log
@@ -101,7 +101,7 @@ def test_a_chain_that_we_cannot_join_is_named_and_readiness_is_unchanged(nodes: 
     assert lost(nodes), "an accept of ours cannot outvote it"
     remedy = warnings[0].partition("accept them with: ")[2]
     on(nodes.node1, remedy)
-    wait_until(lambda: nodes.node1.state()["warnings"] == [], 8, "it is named no more")
+    wait_until(lambda: nodes.node1.state()["warnings"] == [], 30, "it is named no more")
     assert f"INFO no longer: {warnings[0]}" in nodes.node1.log
     assert nodes.connected()
 

@@ -159,7 +159,7 @@ def test_an_ipv6_address_that_another_machine_has_too_is_never_taken(
     add(node, "fd00:9::8/64 nodad", "fd00:9::7/64", device="eth1")
     wait_until(
         lambda: "dadfailed" in node.run(["ip", "-6", "address", "show", "dev", "eth1"]).stdout,
-        10,
+        30,
         "the kernel has seen the twin",
     )
     assert str(chosen(node, "--iface=eth1", ipv6=True).ipv6_address) == "fd00:9::8"
@@ -233,7 +233,7 @@ class Ping:
     def goes_on(self, count: int = 50) -> None:
         """Wait for so many more answers."""
         before = len(self.answered())
-        wait_until(lambda: len(self.answered()) >= before + count, 10, "pings are answered", self._log.read_text)
+        wait_until(lambda: len(self.answered()) >= before + count, 30, "pings are answered", self._log.read_text)
 
     def _stop(self) -> None:
         self._process.kill()
@@ -311,10 +311,10 @@ def test_an_address_that_flaps_is_waited_for_beside_another(underlay: Underlay, 
     constantly(stay, for_s=0.4, what="the agent stays")
     for missed in range(1, 4):
         underlay.ip(netns, f"address delete {OWN}/24 dev eth0")
-        wait_until(partial(misses, nodes.node1, missed), 10, "it is missed", lambda: nodes.node1.log)
+        wait_until(partial(misses, nodes.node1, missed), 30, "it is missed", lambda: nodes.node1.log)
         underlay.ip(netns, f"address add {OWN}/24 dev eth0")
         constantly(stay, for_s=0.4, what="the agent stays")
-    wait_until(lambda: connected(nodes), 15, "the pods reach each other again", lambda: nodes.node1.log)
+    wait_until(lambda: connected(nodes), 30, "the pods reach each other again", lambda: nodes.node1.log)
     constantly(stay, for_s=2, what="the agent stays")
     assert underlay.dump() == dump
 
@@ -336,8 +336,8 @@ def test_an_address_that_does_not_come_back_is_followed_by_the_next(underlay: Un
         "replace 192.168.8.40/24 dev eth0",
     ):
         underlay.ip(nodes.node1.netns, f"address {words}")
-    wait_until(lambda: restarted(nodes.node1), 30, "it is ready again", lambda: nodes.node1.log)
-    wait_until(lambda: connected(nodes), 15, "the pods reach each other again", lambda: nodes.node1.log)
+    wait_until(lambda: restarted(nodes.node1), 60, "it is ready again", lambda: nodes.node1.log)
+    wait_until(lambda: connected(nodes), 30, "the pods reach each other again", lambda: nodes.node1.log)
     assert '"PublicIP":"192.168.8.40"' in underlay.leases()["/coreos.com/network/subnets/10.0.46.0-24"]
     assert len(underlay.leases()) == 2
 

@@ -98,7 +98,7 @@ def test_a_foreign_change_is_reverted_within_five_seconds(wireguard: TwoNodes, c
     before = state()
     on(node, command)
     wait_until(lambda: state() == before, 5, "all is as before", lambda: (before, state(), node.log))
-    wireguard.wait_connected(timeout_s=8)
+    wireguard.wait_connected()
 
 
 def test_a_peers_new_key_replaces_the_old_one(wireguard: TwoNodes) -> None:
@@ -112,16 +112,16 @@ def test_a_peers_new_key_replaces_the_old_one(wireguard: TwoNodes) -> None:
     _, new = keys(wireguard)
     assert new != old
     wait_until(
-        lambda: on(wireguard.node1, "wg show flannel-wg peers").split() == [new], 5, "only the new key is a peer's"
+        lambda: on(wireguard.node1, "wg show flannel-wg peers").split() == [new], 20, "only the new key is a peer's"
     )
-    wireguard.wait_connected(timeout_s=8)
+    wireguard.wait_connected()
 
 
 def test_an_agent_that_ends_to_be_started_again_leaves_the_device(wireguard: TwoNodes) -> None:
     node = wireguard.node1
     device = on(node, "wg show flannel-wg public-key")
     wireguard.underlay.ip(node.netns, "link set eth0 mtu 1400")
-    assert node.process.wait(10) == 1
+    assert node.process.wait(30) == 1
     assert on(node, "wg show flannel-wg public-key") == device
     wireguard.underlay.ip(node.netns, "link set eth0 mtu 1500")
     node.start()
@@ -146,4 +146,4 @@ def test_ipips_device_and_routes_are_made_again(ipip: TwoNodes, command: str) ->
     before = lines(on(node, "ip route"))
     on(node, command)
     wait_until(lambda: lines(on(node, "ip route")) == before, 5, "all is as before", lambda: node.log)
-    ipip.wait_connected(timeout_s=5)
+    ipip.wait_connected()
