@@ -109,7 +109,7 @@ class Node:
     def passed(self, *flows: tuple[str, str]) -> list[tuple[str, str]]:
         """Return those of the flows for which an echo request is replied to."""
         pings = [
-            self._homes[here].popen(["ping", "-n", "-c1", "-W0.5", "-I", here, there], stdout=subprocess.DEVNULL)
+            self._homes[here].popen(["ping", "-n", "-c1", "-W1", "-I", here, there], stdout=subprocess.DEVNULL)
             for here, there in flows
         ]
         return [flow for flow, ping in zip(flows, pings, strict=True) if ping.wait(10) == 0]

@@ -114,7 +114,7 @@ def test_a_packet_that_the_peer_may_not_send_is_dropped_and_counted(
     node.converge()
     node.receive(packet, inner())
     passed = 1 if counted else 2
-    wait_until(lambda: node.counters().rx_packets == passed, timeout_s=5, what="the last packet is counted")
+    wait_until(lambda: node.counters().rx_packets == passed, timeout_s=20, what="the last packet is counted")
     assert {reason: count for reason, count in node.counters().drops.items() if count} == counted
 
 
@@ -133,7 +133,7 @@ def test_the_table_is_made_once_and_comes_back_whole(node: Node) -> None:
 def test_numbers_stay_when_the_rules_are_replaced(node: Node) -> None:
     node.converge()
     node.receive(inner(), inner(source="8.8.8.8"))
-    wait_until(lambda: node.counters().rx_packets == 1, timeout_s=5, what="the last packet is counted")
+    wait_until(lambda: node.counters().rx_packets == 1, timeout_s=20, what="the last packet is counted")
     node.converge(replace(CHECK, port=8286))
     assert "8286" in node.namespace.run(["nft", "list", "ruleset"]).stdout
     assert (node.counters().rx_packets, node.counters().drops["source"]) == (1, 1)

@@ -75,7 +75,7 @@ def test_taken_port_is_named_with_its_holder(inside: NamespaceThread, node: Name
     holder = node.popen(
         ["python3", "-c", "import socket; s = socket.socket(type=2); s.bind(('', 8285)); input()"], stdin=-1
     )
-    wait_until(lambda: inside.run(lambda: port_holder(PORT)), timeout_s=10, what="the port is taken")
+    wait_until(lambda: inside.run(lambda: port_holder(PORT)), timeout_s=30, what="the port is taken")
     with pytest.raises(
         EnvironmentMissing, match=rf"UDP port 8285 on 127.0.0.1.*in use by python3 \(pid {holder.pid}\)"
     ):

@@ -79,6 +79,8 @@ class Machines:
     def __init__(self, namespaces: NamespaceMaker) -> None:
         self.node, self.client, self.outside = (namespaces(name) for name in ("node", "client", "outside"))
         self.node.run(["sysctl", "-qw", "net.ipv4.ip_forward=1", "net.ipv6.conf.all.forwarding=1"])
+        # Else the first flow is forgotten after 30 s, while a busy machine still sends the last.
+        self.node.run(["sysctl", "-qw", "net.netfilter.nf_conntrack_udp_timeout=600"], check=False)
         self.node.connect(self.client, ("client", None), ("eth0", None))
         self.node.connect(self.outside, ("outside", None), ("eth0", None))
         self.node.run(["ip", "link", "add", "pods", "type", "veth", "peer", "pods-far"])
