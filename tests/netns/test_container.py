@@ -294,7 +294,7 @@ def test_the_real_programs_run_and_answer(node: PodNode, image: str, port: int) 
     pod.start()
     wait_until(lambda: pod.status().ready, f"{image} listens", timeout_s=60)
     address = f"http://{pod.address}:{port}/"
-    wait_until(lambda: execute(client, "main", f"curl -sf {address}").returncode == 0, "it answers", timeout_s=30)
+    wait_until(lambda: execute(client, "main", f"curl -sf {address}").returncode == 0, "it answers", timeout_s=60)
     assert pod.status().restarts == 0, pod.containers["main"].log.read_text()
     pod.stop(grace_s=10)
     assert pod.status().containers[0].exit_code in (0, 143)

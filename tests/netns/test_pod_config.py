@@ -132,7 +132,7 @@ def test_after_its_sandbox_died_a_pod_has_the_files_and_the_new_values(node: Pod
     pause = pod.pause_pid
     assert pause is not None
     os.kill(pause, signal.SIGKILL)
-    wait_until(lambda: pod.pause_pid not in (None, pause) and pod.status().ready, "it is ready again", 20)
+    wait_until(lambda: pod.pause_pid not in (None, pause) and pod.status().ready, "it is ready again", 60)
     assert output(pod, "c", "cat /web/page; echo $PAGE") == "newnew\n"
 
 

@@ -59,8 +59,8 @@ def test_a_container_that_uses_too_much_memory_is_killed_and_says_so(node: PodNo
     limits = {"resources": {"limits": {"memory": "64Mi"}}}
     pod = node.pod("hog", shell("c", HOG, **limits), shell("other", SLEEP))
     pod.start()
-    wait_until(lambda: ("pod/hog", "OOMKilling") in node.events, "the kernel has killed it", 20)
-    wait_until(lambda: pod.status().restarts > 0, "it is started again", 20)
+    wait_until(lambda: ("pod/hog", "OOMKilling") in node.events, "the kernel has killed it", 60)
+    wait_until(lambda: pod.status().restarts > 0, "it is started again", 60)
     status = pod.status()
     assert (status.containers[0].exit_code, status.containers[0].ended) == (137, "OOMKilled")
     assert status.containers[1].state == "running"
@@ -72,7 +72,7 @@ def test_a_container_that_ends_for_good_is_called_oom_killed(node: PodNode) -> N
     limits = {"resources": {"limits": {"memory": "64Mi"}}}
     pod = node.pod("once", shell("c", HOG, **limits), restartPolicy="Never")
     pod.start()
-    wait_until(lambda: pod.status().state == "OOMKilled", "it has ended", 20)
+    wait_until(lambda: pod.status().state == "OOMKilled", "it has ended", 60)
     assert pod.status().phase == "Failed"
 
 
@@ -80,7 +80,7 @@ def test_a_container_that_fails_within_its_limit_is_not_called_oom_killed(node: 
     limits = {"resources": {"limits": {"memory": "64Mi"}}}
     pod = node.pod("fails", shell("c", "exit 137", **limits), restartPolicy="Never")
     pod.start()
-    wait_until(lambda: pod.status().state == "Error", "it has ended", 20)
+    wait_until(lambda: pod.status().state == "Error", "it has ended", 60)
     assert (pod.status().containers[0].exit_code, pod.status().containers[0].ended) == (137, "Error")
 
 
@@ -108,7 +108,7 @@ def test_a_container_gets_no_more_cpu_than_its_limit(node: PodNode) -> None:
     spin = "import time; end = time.monotonic() + 2\nwhile time.monotonic() < end: pass\nprint(time.process_time())"
     container = shell("c", f"python3 -c '{spin}' > /used; {SLEEP}", resources={"limits": {"cpu": "200m"}})
     pod = started(node.pod("slow", container))
-    wait_until(lambda: execute(pod, "c", "cat /used").stdout.strip() != "", "it has measured", 20)
+    wait_until(lambda: execute(pod, "c", "cat /used").stdout.strip() != "", "it has measured", 60)
     assert 0.03 < float(output(pod, "c", "cat /used")) < 0.7
 
 
@@ -123,7 +123,7 @@ def test_a_container_that_cannot_have_its_group_says_why(node: PodNode, monkeypa
     wait_until(lambda: "control group: " in pod.status().why_not_ready, "it says why")
     assert ("pod/lost", "BackOff") in node.events
     monkeypatch.undo()
-    wait_until(lambda: pod.status().ready, "it runs again", 20)
+    wait_until(lambda: pod.status().ready, "it runs again", 60)
     assert pod.status().containers[0].message == ""
 
 
