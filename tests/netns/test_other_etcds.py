@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from agent.errors import RegistryUnavailable
 from agent.etcd.connection import Credentials
 from agent.etcd.registry import EtcdRegistry
 from tests.netns.agents import ENDPOINT, ETCD_ADDRESS, Agent, Underlay, ping
@@ -65,7 +66,17 @@ def test_a_registry_keeps_what_every_registry_keeps(program: str, behind: str, t
     server = server_of(program, tmp_path, undo)
     registry = EtcdRegistry([endpoint_of(server, behind, program, tmp_path, undo)])
     undo.callback(registry.close)
+    # It listens before it has elected itself, and a registry waits for an answer no longer than 3 s.
+    wait_until(lambda: answers(registry), timeout_s=30, what="etcd answers")
     check_registry(registry)
+
+
+def answers(registry: EtcdRegistry) -> bool:
+    try:
+        registry.list_leases()
+    except RegistryUnavailable:
+        return False
+    return True
 
 
 @pytest.mark.slow
@@ -156,6 +167,6 @@ def test_agents_whose_tokens_expire_stay_ready_and_meet_a_third(
     third = nodes.agent(3)
     nodes.underlay.pod(third, "c", f"{nodes.address(third)}/24")
     wait_until(
-        lambda: ping(nodes.pod, nodes.address(third)).returncode == 0, timeout_s=15, what="the third node's pod answers"
+        lambda: ping(nodes.pod, nodes.address(third)).returncode == 0, timeout_s=30, what="the third node's pod answers"
     )
     assert not re.search(r"WARNING .*(auth|token|denied|permission|expired)", nodes.first.log)
