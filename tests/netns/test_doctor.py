@@ -9,8 +9,8 @@ pytestmark = pytest.mark.root
 
 
 def host_state() -> tuple[str, str, list[str]]:
-    links = subprocess.run(["ip", "-brief", "link"], capture_output=True, text=True, check=True, timeout=10).stdout
-    rules = subprocess.run(["nft", "list", "ruleset"], capture_output=True, text=True, check=True, timeout=10).stdout
+    links = subprocess.run(["ip", "-brief", "link"], capture_output=True, text=True, check=True, timeout=60).stdout
+    rules = subprocess.run(["nft", "list", "ruleset"], capture_output=True, text=True, check=True, timeout=60).stdout
     with open("/proc/self/mounts", encoding="utf-8") as mounts:
         return links, rules, mounts.readlines()
 

@@ -100,7 +100,7 @@ class Node:
 
     def restore(self, text: str, *flags: str) -> None:
         command = ["ip", "netns", "exec", self.namespace.name, "iptables-restore", *flags]
-        subprocess.run(command, input=text, text=True, check=True, timeout=10)
+        subprocess.run(command, input=text, text=True, check=True, timeout=60)
 
     def forward(self) -> list[str]:
         """Return the rules of the chain in iptables' words."""
@@ -112,7 +112,7 @@ class Node:
             self._homes[here].popen(["ping", "-n", "-c1", "-W1", "-I", here, there], stdout=subprocess.DEVNULL)
             for here, there in flows
         ]
-        return [flow for flow, ping in zip(flows, pings, strict=True) if ping.wait(10) == 0]
+        return [flow for flow, ping in zip(flows, pings, strict=True) if ping.wait(60) == 0]
 
     def journal(self) -> list[str]:
         """Return the scripts that were run."""
@@ -339,7 +339,7 @@ def test_a_comment_of_any_bytes_is_no_obstacle(node: Node, comment: bytes) -> No
     node.converge()
     node.restore(node.run("iptables-save"))
     start = ["ip", "netns", "exec", node.namespace.name, "iptables", "-A", "FORWARD"]
-    subprocess.run([*start, "-m", "comment", "--comment", comment, "-j", "DROP"], check=True, timeout=10)
+    subprocess.run([*start, "-m", "comment", "--comment", comment, "-j", "DROP"], check=True, timeout=60)
     assert node.thread.run(find_leftovers) == []
     node.remove()
     left = node.run("nft list chain ip filter FORWARD")

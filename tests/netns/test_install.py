@@ -47,7 +47,7 @@ def sh(tmp_path: Path) -> Shell:
             ["unshare", "--mount", "--net", "bash", "-c", preparation + script],
             capture_output=True,
             text=True,
-            timeout=30,
+            timeout=100,
             check=False,
             env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "TMPDIR": str(tmp_path), **environment},
         )

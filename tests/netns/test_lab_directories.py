@@ -76,7 +76,7 @@ def given_to_the_user(rundir: Path) -> None:
 
 
 def as_user(script: str, *words: str, cwd: Path) -> None:
-    subprocess.run([*AS_USER, sys.executable, "-c", script, *words], cwd=cwd, check=True, timeout=30)
+    subprocess.run([*AS_USER, sys.executable, "-c", script, *words], cwd=cwd, check=True, timeout=100)
 
 
 class Init:
@@ -90,8 +90,8 @@ class Init:
         self.process = subprocess.Popen(
             ["unshare", "--mount", "--pid", "--fork", "--kill-child", *first], pass_fds=[self._lifeline]
         )
-        self.pid = wait_until(self._child, timeout_s=5, what="PID 1 of the namespace")
-        wait_until(lambda: lab_process.is_init_of(self.pid, rundir), timeout_s=5, what="it is a lab's")
+        self.pid = wait_until(self._child, timeout_s=30, what="PID 1 of the namespace")
+        wait_until(lambda: lab_process.is_init_of(self.pid, rundir), timeout_s=30, what="it is a lab's")
 
     def _child(self) -> int:
         listed = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
@@ -477,7 +477,7 @@ for _ in range(50):
         counter.write_text(str(number + 1))
 """
     racing = [subprocess.Popen([sys.executable, "-c", add, str(counter)]) for _ in range(4)]
-    assert [process.wait(60) for process in racing] == [0, 0, 0, 0]
+    assert [process.wait(100) for process in racing] == [0, 0, 0, 0]
     assert counter.read_text() == "200"
     with locked(root, LAB):
         pass
