@@ -20,8 +20,8 @@ import pytest
 
 TESTBED = (sys.executable, "-m", "testbed")
 NOT_THE_PRODUCTS = frozenset({"TESTBED_LAB", "SUDO_UID", "SUDO_GID", "SUDO_USER", "NO_COLOR", "FORCE_COLOR"})
-COMMAND_LIMIT_S = 60.0
-TERMINAL_LIMIT_S = 20.0
+COMMAND_LIMIT_S = 100.0
+TERMINAL_LIMIT_S = 40.0
 SIZE = (24, 80)
 """Lines and columns of a terminal."""
 ELSEWHERE = "/"

@@ -99,8 +99,8 @@ class Lab:
         return {**_named(found["status"]["containerStatuses"], container), "pid": found["testbed"]["pids"][container]}
 
     def pings(self, source: str, destination: str) -> bool:
-        """Return whether one ping is answered within a second."""
-        return self.exec(source, "ping", "-c1", "-W1", destination).code == 0
+        """Return whether one ping is answered within two seconds."""
+        return self.exec(source, "ping", "-c1", "-W2", destination).code == 0
 
     def kill_9(self, pid: int) -> None:
         """Kill a process whose id is that inside the lab. Any node sees them all."""
