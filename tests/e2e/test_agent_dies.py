@@ -11,11 +11,14 @@ def test_agent_killed_hard_comes_back_with_its_subnet_and_pods_reach_each_other(
     peer = two_nodes.pod("shell2")["address"]
     two_nodes.kill_9(before["agent"]["pid"])
     wait_until(
-        lambda: two_nodes.pings("shell1", peer) and two_nodes.node("node1")["agent"]["restarts"] > 0,
-        timeout_s=10,
+        lambda: (
+            two_nodes.pings("shell1", peer)
+            and two_nodes.node("node1")["agent"]["restarts"] > before["agent"]["restarts"]
+        ),
+        timeout_s=30,
         what="shell1 reaches shell2 through a new agent",
     )
-    wait_until(lambda: two_nodes.json("status")["state"] == "ready", timeout_s=20, what="the lab is ready again")
+    wait_until(lambda: two_nodes.json("status")["state"] == "ready", timeout_s=40, what="the lab is ready again")
     after = two_nodes.node("node1")
     assert after["subnet"] == before["subnet"]
     assert after["agent"]["pid"] != before["agent"]["pid"]
@@ -27,10 +30,14 @@ def test_agent_killed_hard_comes_back_with_its_subnet_and_pods_reach_each_other(
 
 def test_the_other_nodes_agent_is_not_disturbed_by_it(two_nodes: Lab) -> None:
     other = two_nodes.node("node2")
-    two_nodes.kill_9(two_nodes.node("node1")["agent"]["pid"])
-    wait_until(
-        lambda: two_nodes.node("node1")["agent"]["state"] == "ready", timeout_s=20, what="node1's agent is ready again"
-    )
+    before = two_nodes.node("node1")["agent"]
+    two_nodes.kill_9(before["pid"])
+
+    def is_back() -> bool:
+        agent = two_nodes.node("node1")["agent"]
+        return bool(agent["restarts"] > before["restarts"] and agent["state"] == "ready")
+
+    wait_until(is_back, timeout_s=40, what="node1's agent is ready again")
     assert two_nodes.node("node2")["agent"] == other["agent"]
 
 
@@ -63,7 +70,7 @@ def test_lab_whose_agent_does_not_answer_is_degraded(two_nodes: Lab) -> None:
         assert two_nodes.json("status")["state"] == "degraded"
     finally:
         two_nodes.run("node1", "kill", "-CONT", pid)
-    wait_until(lambda: two_nodes.json("status")["state"] == "ready", timeout_s=20, what="the lab is ready again")
+    wait_until(lambda: two_nodes.json("status")["state"] == "ready", timeout_s=40, what="the lab is ready again")
 
 
 @pytest.mark.slow
