@@ -112,7 +112,7 @@ def test_get_watch_shows_a_change(two_nodes: Lab) -> None:
         two_nodes.kill_9(before["pid"])
         read_until(watching.stdout, rf"echo1 .* {before['restartCount'] + 1}\n")
         watching.send_signal(signal.SIGINT)
-        assert watching.wait(10) == 130
+        assert watching.wait(30) == 130
 
 
 def test_describe_node_shows_device_bridge_lease_forwarding_and_drops(nginx_tomcat: Lab) -> None:
@@ -151,7 +151,7 @@ def test_events_tell_what_happened_in_order(nginx_tomcat: Lab) -> None:
 
 
 def test_logs_show_the_output_of_pods_agents_etcd_and_the_lab(nginx_tomcat: Lab) -> None:
-    wait_until(lambda: "Server startup" in nginx_tomcat.must("logs", "tomcat"), timeout_s=20, what="tomcat has started")
+    wait_until(lambda: "Server startup" in nginx_tomcat.must("logs", "tomcat"), timeout_s=60, what="tomcat has started")
     assert "ready" in nginx_tomcat.must("logs", "node1")
     assert "etcd" in nginx_tomcat.must("logs", "etcd1")
     assert "forwarding" in nginx_tomcat.must("logs", "lab")
@@ -164,7 +164,7 @@ def test_logs_follow_shows_what_comes_until_ctrl_c(nginx_tomcat: Lab) -> None:
         nginx_tomcat.run("client", "curl", "-s", "http://10.0.90.2:8080/seen-while-following")
         read_until(following.stdout, "GET /seen-while-following")
         following.send_signal(signal.SIGINT)
-        assert following.wait(10) == 130
+        assert following.wait(30) == 130
 
 
 def test_etcdctl_is_the_real_one_and_changes_nothing_by_looking(nginx_tomcat: Lab) -> None:

@@ -48,7 +48,7 @@ def test_an_overlay_device_that_somebody_deletes_is_made_again(vxlan_lab: Lab) -
     before = vxlan_lab.run("node1", "cat", "/sys/class/net/flannel.1/address")
     vxlan_lab.run("node1", "ip", "link", "delete", "flannel.1")
     far = vxlan_lab.pod("shell2")["address"]
-    vxlan_lab.handle.wait_until(lambda: vxlan_lab.pings("shell1", far), 5, "pods reach each other again")
+    vxlan_lab.handle.wait_until(lambda: vxlan_lab.pings("shell1", far), 20, "pods reach each other again")
     assert vxlan_lab.run("node1", "cat", "/sys/class/net/flannel.1/address") == before
 
 

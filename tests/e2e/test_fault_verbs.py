@@ -23,7 +23,7 @@ def test_a_killed_agent_is_started_again(lab: LabHandle) -> None:
     with lab.fault("agent kill node1") as fault:
         assert f"SIGKILL to process {before.agent_pid}" in fault["did"]
         assert not fault["on"]
-        lab.wait_until(lambda: lab.nodes["node1"].agent_restarts > before.agent_restarts, 10)
+        lab.wait_until(lambda: lab.nodes["node1"].agent_restarts > before.agent_restarts, 30)
         lab.agent("node1").wait_ready()
     assert lab.nodes["node1"].subnet == before.subnet
 
@@ -43,7 +43,7 @@ def test_a_paused_agent_carries_no_packet_and_goes_on_where_it_was(lab: LabHandl
     assert lab.ping("shell1", "shell2").lost == 0
     with lab.fault("agent pause node1"):
         assert lab.ping("shell1", "shell2").lost == 1
-    lab.wait_until(lambda: lab.ping("shell1", "shell2").lost == 0, 10)
+    lab.wait_until(lambda: lab.ping("shell1", "shell2").lost == 0, 30)
     assert lab.agent("node1").pid == pid
 
 
@@ -63,7 +63,7 @@ def test_trace_check_and_status_name_the_fault_that_explains_a_loss(lab: LabHand
         assert "is on" not in silent.out
         # What still works has nothing to be explained.
         assert "is on" not in verbs.must("trace", "shell1", "echo1")
-    lab.wait_until(lambda: lab.ping("shell1", "shell2").lost == 0, 10)
+    lab.wait_until(lambda: lab.ping("shell1", "shell2").lost == 0, 30)
     assert "is on" not in verbs.must("trace", "shell1", "shell2") + verbs.must("check") + verbs.must("status")
 
 
@@ -142,7 +142,7 @@ def test_a_pod_that_crashed_before_the_fault_is_not_waited_for(two_nodes: Lab, l
     spec = {"nodeName": "node1", "containers": [{"name": "main", "image": "shell", "command": ["false"]}]}
     two_nodes.must("apply", "-f", "-", stdin=json.dumps({**pod, "spec": spec}))
     try:
-        lab.wait_until(lambda: "crashes" in lab.pods and lab.pods["crashes"].restarts > 0, 20)
+        lab.wait_until(lambda: "crashes" in lab.pods and lab.pods["crashes"].restarts > 0, 40)
         with lab.fault("agent stop node1"):
             pass
         assert lab.agent("node1").state()["ready"]

@@ -136,13 +136,13 @@ def test_pods_that_crash_end_and_belong_to_a_deployment_are_read(own_lab: Lab, t
             and found["ends"].status.phase == "Succeeded"
         )
 
-    wait_until(all_is_there, timeout_s=15, what="one pod crashes, the other has completed")
+    wait_until(all_is_there, timeout_s=40, what="one pod crashes, the other has completed")
 
     def web() -> Any:  # noqa: ANN401 - the client has no types
         (found,) = read_all(own_lab, kinds["Deployment"])
         return found
 
-    wait_until(lambda: web().status.available_replicas == 2, timeout_s=15, what="the Deployment is available")
+    wait_until(lambda: web().status.available_replicas == 2, timeout_s=40, what="the Deployment is available")
     conditions = {one.type: one.status for one in web().status.conditions}
     assert conditions == {"Available": "True", "Progressing": "True"}
     (replica_set,) = read_all(own_lab, kinds["ReplicaSet"])

@@ -15,7 +15,7 @@ from tests.e2e.command import run_verb
 from tests.e2e.lab import Lab, fresh_name
 from tests.waiting import wait_until
 
-GONE_WITHIN_S = 20.0
+GONE_WITHIN_S = 60.0
 SUBNETS = ("10.0.46.0/24", "10.0.90.0/24")
 
 

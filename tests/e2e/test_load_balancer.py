@@ -81,13 +81,13 @@ def test_pods_are_where_the_label_is(lab: Lab) -> None:
 def test_the_address_is_refused_without_pods_and_removed_with_the_service(lab: Lab) -> None:
     address = address_of(lab)
     lab.must("scale", "deployment", "shop", "--replicas", "0", "--wait")
-    wait_until(lambda: not answer(lab, "node1", address), timeout_s=5, what="no pod answers")
+    wait_until(lambda: not answer(lab, "node1", address), timeout_s=20, what="no pod answers")
     lab.must("scale", "deployment", "shop", "--replicas", "1", "--wait")
     wait_until(
-        lambda: answer(lab, "gw", address).startswith("pod shop-"), timeout_s=5, what="the gateway gets an answer"
+        lambda: answer(lab, "gw", address).startswith("pod shop-"), timeout_s=20, what="the gateway gets an answer"
     )
     assert address_of(lab) == address
     lab.must("delete", "svc", "shop")
     wait_until(
-        lambda: address not in lab.must("exec", "gw", "--", "ip", "route"), timeout_s=5, what="the route is gone"
+        lambda: address not in lab.must("exec", "gw", "--", "ip", "route"), timeout_s=20, what="the route is gone"
     )

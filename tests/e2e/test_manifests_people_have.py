@@ -34,7 +34,7 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
 @pytest.mark.parametrize("prefix", ["", "pod/"])
 def test_logs_are_the_pod_s(lab: Lab, pod: str, prefix: str) -> None:
     lab.run(pod, "sh", "-c", f"echo said by {pod} > /proc/1/fd/1")
-    wait_until(lambda: f"said by {pod}" in lab.must("logs", f"{prefix}{pod}"), timeout_s=10, what="the line is logged")
+    wait_until(lambda: f"said by {pod}" in lab.must("logs", f"{prefix}{pod}"), timeout_s=30, what="the line is logged")
 
 
 @pytest.mark.parametrize(("source", "destination"), [("lab", "all"), ("all", "lab"), ("dns", "lab"), ("lab", "lab")])
@@ -114,7 +114,7 @@ def test_a_pod_knows_its_own_uid_and_its_labels_of_now(lab: Lab) -> None:
         assert lab.run("self", "sh", "-c", "echo $ID $(cat /v/uid /v/labels)") == f'{uid} {uid}app="web"\n'
         assert lab.testbed("apply", "-f", "-", stdin=pod.replace("app: web", "app: shop")).code == 0
         wait_until(
-            lambda: lab.run("self", "cat", "/v/labels") == 'app="shop"', timeout_s=10, what="the file has the new label"
+            lambda: lab.run("self", "cat", "/v/labels") == 'app="shop"', timeout_s=30, what="the file has the new label"
         )
         assert lab.json("get", "pod/self")["metadata"]["uid"] == uid
     finally:
