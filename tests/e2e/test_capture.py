@@ -23,7 +23,7 @@ def captured(lab: Lab, file: Path, *words: str, load: tuple[str, ...]) -> Path:
         read_until(capture.stderr, "capturing on")
         lab.must(*load)
         capture.send_signal(2)
-        assert capture.wait(15) == 0
+        assert capture.wait(60) == 0
     return file
 
 
@@ -80,7 +80,7 @@ def test_lines_name_point_packet_and_what_is_around_it(nginx_tomcat: Lab) -> Non
     with nginx_tomcat.running("capture", "node1:uplink", "-c", "2", "udp", "port", "8285") as capture:
         read_until(capture.stderr, "capturing on")
         nginx_tomcat.must("ping", "nginx", "tomcat")
-        text = capture.communicate(timeout=15)[0].decode()
+        text = capture.communicate(timeout=60)[0].decode()
     assert "node1:uplink       out 10.0.46.2 > 10.0.90.2 icmp echo request" in text
     assert "[192.168.8.227:8285 > 192.168.8.228:8285]" in text
 
@@ -119,7 +119,7 @@ def test_an_interface_that_is_missing_is_reported_and_captured_when_it_comes(ngi
         assert re.search(rf"warning: node1 has no interface eth9 {there}", text)
         assert re.search(rf"warning: node1 has no interface later0 {there}", text)
         nginx_tomcat.must("exec", "node1", "--", "sh", "-c", f"{make}; ping -c1 -W1 -I later0 10.77.0.9; true")
-        said = capture.communicate(timeout=15)[0].decode()
+        said = capture.communicate(timeout=60)[0].decode()
     nginx_tomcat.must("exec", "node1", "--", "ip", "link", "delete", "later0")
     assert "node1:later0" in said
 
@@ -132,6 +132,6 @@ def test_capture_ends_with_its_client_and_leaves_no_process(nginx_tomcat: Lab) -
         capture.wait(10)
     wait_until(
         lambda: nginx_tomcat.exec("node1", "pgrep", "-f", "testbed.capture.recorder").code == 1,
-        timeout_s=5,
+        timeout_s=20,
         what="the recorder has ended",
     )

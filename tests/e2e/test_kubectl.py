@@ -190,12 +190,13 @@ def _lines(section: str) -> Sequence[tuple[str, str]]:
     return [(command, said.strip()) for command, _, said in (part.partition("\n") for part in parts)]
 
 
+@pytest.mark.timeout(400)  # sixty programs, one after the other, beside a lab
 def test_every_line_of_the_page_behaves_as_against_a_cluster(new_lab: NewLab) -> None:
     with new_lab("two_nodes") as handle:
         _try_every_line(Kubectl(Lab(handle.name)))
 
 
-SOON_S = 10.0
+SOON_S = 30.0
 EVENTUALLY = {"kubectl exec shell1 -- curl -s -m 5 http://web/"}
 """A name follows its Service a moment later."""
 
@@ -383,10 +384,10 @@ def test_many_followed_logs_delay_no_other_client_and_end_with_theirs(lab: Lab, 
     with contextlib.ExitStack() as clients:
         for _ in range(FOLLOWERS):
             clients.enter_context(kubectl.running("logs", "-f", "shell1"))
-        wait_until(lambda: tails() == before + FOLLOWERS, timeout_s=30, what="every client follows")
+        wait_until(lambda: tails() == before + FOLLOWERS, timeout_s=60, what="every client follows")
         assert "shell1" in kubectl.must("get", "pods", "--request-timeout=10s")
         assert kubectl.must("exec", "shell1", "--", "echo", "prompt") == "prompt\n"
-    wait_until(lambda: tails() == before, timeout_s=10, what="what the clients followed has ended with them")
+    wait_until(lambda: tails() == before, timeout_s=30, what="what the clients followed has ended with them")
 
 
 SET = """\
@@ -425,7 +426,7 @@ def test_an_eviction_has_the_grace_period_of_its_request(kubectl: Kubectl) -> No
 
     # The default of a lab, 10 s, would have ended it.
     constantly(is_there, for_s=12, what="the pod may go on")
-    wait_until(lambda: not is_there(), timeout_s=30, what="the pod has ended after its grace period")
+    wait_until(lambda: not is_there(), timeout_s=60, what="the pod has ended after its grace period")
 
 
 STUBBORN = """\
@@ -644,4 +645,4 @@ def test_a_change_reaches_a_watcher_at_once_and_the_server_ends_with_its_lab(new
             return True
         return False
 
-    wait_until(is_gone, timeout_s=10, what=f"nothing listens on {address} after `down`")
+    wait_until(is_gone, timeout_s=30, what=f"nothing listens on {address} after `down`")

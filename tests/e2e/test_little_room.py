@@ -107,7 +107,7 @@ def test_a_pod_that_writes_as_much_as_it_can_leaves_the_rest_of_the_machine_its_
     for name in names:
         # Its log of 10 MB would be full twice by now.
         small_run.must("exec", "shell1", "--", "sh", "-c", "head -c 100M /dev/zero > /dev/shm/x; rm /dev/shm/x")
-        wait_until(partial(small_run.last_line_of, name), timeout_s=30, what=f"{name} writes")
+        wait_until(partial(small_run.last_line_of, name), timeout_s=60, what=f"{name} writes")
     assert small_run.used_kb() < (ROOM_MB // 2 + 4) * 1024
     small_run.must("exec", "node1", "--", "sh", "-c", "head -c 100M /dev/zero > /run/x; true")
     assert small_run.used_kb() < (ROOM_MB // 2 + 4) * 1024

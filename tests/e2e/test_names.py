@@ -108,7 +108,7 @@ def test_dns_for_pods_by_address_from_pods_and_nodes(lab: Lab) -> None:
 def test_dns_for_headless_services_follows_ready_pods(lab: Lab) -> None:
     apply(lab, headless())
     whole = [f"peers.{SERVICES} A", *(f"{name}.peers.{SERVICES} A" for name in WEB)]
-    wait_until(lambda: answer(lab, "client1", whole[0]), timeout_s=5, what="the headless service has a name")
+    wait_until(lambda: answer(lab, "client1", whole[0]), timeout_s=20, what="the headless service has a name")
     assert answers(lab, "client1", *whole) == [sorted(WEB.values()), *([address] for address in WEB.values())]
     targets = [f"0 100 8080 {name}.peers.{SERVICES}." for name in WEB]
     assert answers(lab, "client1", f"_http._tcp.peers.{SERVICES} SRV", "-x 10.0.3.3") == [
@@ -117,11 +117,11 @@ def test_dns_for_headless_services_follows_ready_pods(lab: Lab) -> None:
     ]
     apply(lab, web4("elsewhere"))
     fewer = sorted(set(WEB.values()) - {"10.0.3.3"})
-    wait_until(lambda: answer(lab, "client1", whole[0]) == fewer, timeout_s=5, what="the pod is no endpoint any more")
+    wait_until(lambda: answer(lab, "client1", whole[0]) == fewer, timeout_s=20, what="the pod is no endpoint any more")
     assert answer(lab, "client1", f"web4.peers.{SERVICES} A") == []
     apply(lab, web4("web"))
     lab.must("delete", "service", "peers")
-    wait_until(lambda: not answer(lab, "client1", whole[0]), timeout_s=5, what="the name is gone with its service")
+    wait_until(lambda: not answer(lab, "client1", whole[0]), timeout_s=20, what="the name is gone with its service")
 
 
 def test_unknown_names_do_not_exist_inside_nor_outside(lab: Lab) -> None:

@@ -224,7 +224,7 @@ def test_a_capture_listens_at_the_pod_of_the_namespace_alone(lab: Lab) -> None:
             read_until(capture.stderr, "capturing on")
             lab.must("ping", "-n", other, "client", "web")
             lab.must("ping", "-n", own, "client", "web")
-            text = capture.communicate(timeout=15)[0].decode()
+            text = capture.communicate(timeout=60)[0].decode()
         assert text.count(f"{own}/web:eth0") == 2, text
         assert address(lab, "web", own) in text
         assert address(lab, "web", other) not in text
@@ -248,7 +248,7 @@ def test_a_forwarded_port_leads_to_the_service_or_pod_of_the_namespace(lab: Lab)
                 with urllib.request.urlopen(f"http://127.0.0.1:{port}/name", timeout=10) as answer:
                     assert (words, answer.read().decode()) == (words, f"{namespace}\n")
                 verb.send_signal(signal.SIGINT)
-                assert verb.wait(5) == 0
+                assert verb.wait(30) == 0
     assert "no service named web (there are: " in lab.testbed("forward", "svc/web", "0:80").err
 
 
@@ -284,7 +284,7 @@ def test_pictures_checks_and_faults_know_both(lab: Lab) -> None:
         pod = lab.handle.describe("pods", "bank/client")
         return bool(pod["Ready"]) and pod["Pause process"] != pause
 
-    wait_until(is_back, timeout_s=20, what="the pod whose sandbox was killed is ready again")
+    wait_until(is_back, timeout_s=40, what="the pod whose sandbox was killed is ready again")
     assert address(lab, "client", "shop") == before
 
 
@@ -347,7 +347,7 @@ def test_scale_and_delete_change_one_namespace_and_not_the_other(lab: Lab) -> No
         "deployment/shop/api scaled from 2 to 3"
     )
     lab.must("scale", "deployment", "api", "-n", "shop", "--replicas", "2", "--wait")
-    wait_until(lambda: len(names(lab, "pods", "-n", "shop")) == 4, timeout_s=20, what="the third pod is gone")
+    wait_until(lambda: len(names(lab, "pods", "-n", "shop")) == 4, timeout_s=40, what="the third pod is gone")
     assert {pod: address(lab, pod, "bank") for pod in names(lab, "pods", "-n", "bank")} == before
 
 
@@ -358,7 +358,7 @@ def test_deleting_a_namespace_removes_everything_in_it_and_nothing_else(lab: Lab
     assert applied.code == 0, str(applied)
     assert len(items(lab, "pods", "-n", "third")) == 4
     asked = ("exec", "-n", "shop", "client", "--", "curl", "-sS", "-m5", "http://web.third/name")
-    wait_until(lambda: lab.testbed(*asked).out == "third\n", timeout_s=10, what="the new namespace's service answers")
+    wait_until(lambda: lab.testbed(*asked).out == "third\n", timeout_s=30, what="the new namespace's service answers")
     with lab.running("delete", "ns", "third", "--grace-period", "8") as deletion:
         wait_until(lambda: phase(lab, "third") == "Terminating", timeout_s=20, what="the namespace is being deleted")
         refused = lab.testbed("apply", "-f", "-", stdin=json.dumps(POLICY))
@@ -374,7 +374,7 @@ def test_deleting_a_namespace_removes_everything_in_it_and_nothing_else(lab: Lab
     assert (gone.code, gone.out) == (2, "")
     assert "I am third" in lab.must("logs", "-n", "third", "web")
     assert [item["metadata"]["uid"] for one in BOTH for item in items(lab, "pods", "-n", one)] == before
-    wait_until(lambda: lab.handle.status()["state"] == "ready", timeout_s=20, what="the lab is ready without it")
+    wait_until(lambda: lab.handle.status()["state"] == "ready", timeout_s=40, what="the lab is ready without it")
 
 
 def test_the_namespaces_of_every_lab_are_kept(lab: Lab) -> None:

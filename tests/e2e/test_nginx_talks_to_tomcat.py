@@ -38,7 +38,7 @@ def test_tomcat_sees_nginx_own_address_so_there_is_no_nat(nginx_tomcat: Lab) -> 
     nginx_tomcat.run("client", "curl", "-s", "http://10.0.46.2/who-asks-tomcat")
     logged = wait_until(
         lambda: re.search(r"(\S+) .*GET /who-asks-tomcat", nginx_tomcat.must("logs", "tomcat")),
-        timeout_s=10,
+        timeout_s=30,
         what="tomcat's access log has the request",
     )
     assert logged is not None

@@ -112,7 +112,7 @@ def test_outer_frames_are_those_of_the_real_flanneld_and_carry_the_inner_packet(
             for capture in (on_tun, on_uplink):
                 read_until(capture.stderr, "listening on")
             nginx_tomcat.run("client", "ping", "-c3", "-i0.2", "-W2", TOMCAT)
-            assert (on_tun.wait(10), on_uplink.wait(10)) == (0, 0)
+            assert (on_tun.wait(30), on_uplink.wait(30)) == (0, 0)
     ours, real = (udp_datagrams(path, PORT) for path in (files["outer"], REAL_FLANNELD / "udp-backend-outer.pcap"))
     assert [datagram.payload for datagram in ours] == ip_packets(files["inner"])
     assert [(one.source, one.destination, len(one.payload)) for one in ours] == [
@@ -129,6 +129,6 @@ def test_capture_ends_with_the_command_that_started_it(nginx_tomcat: Lab) -> Non
         capture.wait(10)
     wait_until(
         lambda: nginx_tomcat.exec("node1", "pgrep", "-f", "tcpdump .*docker0").code == 1,
-        timeout_s=5,
+        timeout_s=20,
         what="tcpdump has ended on the node",
     )

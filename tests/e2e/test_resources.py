@@ -44,7 +44,7 @@ def test_a_pod_that_uses_too_much_memory_is_oom_killed_and_says_so(limited_lab: 
         pod = json.loads(limited_lab.must("get", "pod", "hog", "-o", "json"))
         return dict(pod["status"]["containerStatuses"][0]["lastState"].get("terminated", {}))
 
-    wait_until(lambda: last().get("reason") == "OOMKilled", timeout_s=20, what="the container was killed")
+    wait_until(lambda: last().get("reason") == "OOMKilled", timeout_s=60, what="the container was killed")
     assert last()["exitCode"] == 137
     said = limited_lab.must("describe", "pod", "hog")
     assert "OOMKilling: container c used more than its memory limit of 64Mi; the kernel killed it" in said
@@ -60,7 +60,7 @@ def test_down_removes_the_groups_of_a_lab(limited_lab: Lab) -> None:
 def test_after_a_crash_the_next_down_removes_the_groups(limited_lab: Lab) -> None:
     seen = host.footprint(limited_lab.json("status")["pid"])
     os.kill(host.pid_in(seen, "testbed.supervisor.lab_init"), signal.SIGKILL)
-    wait_until(lambda: not seen.remains(), timeout_s=20, what="the lab's processes are gone")
+    wait_until(lambda: not seen.remains(), timeout_s=60, what="the lab's processes are gone")
     assert limited_lab.testbed("down", "--lab", limited_lab.name).code == 0
     assert groups_of(limited_lab) == []
 
@@ -79,7 +79,7 @@ def test_after_a_crash_the_next_up_of_that_name_removes_the_groups(limited_lab: 
     seen = host.footprint(limited_lab.json("status")["pid"])
     before = [(path, path.stat().st_ino) for path in groups_of(limited_lab)]
     os.kill(host.pid_in(seen, "testbed.supervisor.lab_init"), signal.SIGKILL)
-    wait_until(lambda: not seen.remains(), timeout_s=20, what="the lab's processes are gone")
+    wait_until(lambda: not seen.remains(), timeout_s=60, what="the lab's processes are gone")
     assert limited_lab.up("two_nodes").code == 0
     assert not set(before) & {(path, path.stat().st_ino) for path in groups_of(limited_lab)}
     assert not any((path / "pod-hog_c").exists() for path in groups_of(limited_lab))

@@ -36,7 +36,7 @@ def test_an_agent_comes_back_when_what_it_was_forked_from_is_gone_too(two_nodes:
             two_nodes.node("node1")["agent"]["restarts"] > before["restarts"]
             and two_nodes.json("status")["state"] == "ready"
         ),
-        timeout_s=30,
+        timeout_s=60,
         what="node1 has an agent again",
     )
     assert parent_of_agents(two_nodes) != parent
