@@ -29,7 +29,7 @@ for _ in range(tries):
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asker:
         asker.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         asker.bind(("", source))
-        asker.settimeout(1)
+        asker.settimeout(3)
         try:
             asker.connect((host, port))
             asker.send(text.encode())
@@ -383,7 +383,7 @@ def test_large_requests(lab: Lab) -> None:
     """K11: 2,000 bytes, which UDP has to cut in pieces."""
     text = "x" * 2000
     assert udp(lab, "client1", CLUSTER_IP, CLUSTER_PORT, text, 20) == [text] * 20
-    body = f"curl -s -m2 --data-binary {text} http://{CLUSTER_IP}/echo"
+    body = f"curl -s -m10 --data-binary {text} http://{CLUSTER_IP}/echo"
     assert lab.run("client1", "sh", "-c", f"for i in $(seq 20); do {body}; done") == text * 20
 
 
