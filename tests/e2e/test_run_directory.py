@@ -235,6 +235,7 @@ def test_another_user_is_refused_in_a_line_and_does_not_find_the_lab_by_chance(o
     assert owned.name in answer.err
 
 
+@pytest.mark.timeout(400)  # thirty verbs, one after the other, beside a lab
 @pytest.mark.parametrize("kind", PLANTS)
 def test_a_planted_file_of_any_kind_neither_misleads_root_nor_blocks_a_verb(
     kind: str, own: Lab, victim: Path, bystander: "subprocess.Popen[bytes]", tmp_path: Path
@@ -316,7 +317,7 @@ def test_remains_of_a_users_dead_lab_are_removed_by_the_next_up(own: Lab, no_lab
     rundir, pid = rundir_of(own), pid_of(own)
     given_to_the_user(rundir)
     os.kill(pid, 9)
-    wait_until(lambda: start_ticks(pid) is None, timeout_s=5, what="the lab has ended")
+    wait_until(lambda: start_ticks(pid) is None, timeout_s=30, what="the lab has ended")
     for number, kind in enumerate(PLANTS):
         plant(kind, rundir / f"plant-{number}", victim)
     answer = no_lab.up("two_nodes")

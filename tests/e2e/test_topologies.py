@@ -267,7 +267,7 @@ def test_plain_mininet_builds_the_same_topology(name: str, parameters: str, befo
         input=before,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=110,
         check=False,
         cwd="/",
     )

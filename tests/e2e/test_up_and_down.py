@@ -93,8 +93,8 @@ def test_lab_dies_with_the_up_that_was_starting_it(number: signal.Signals, no_la
         read_until(starting.stdout, r"underlay .*switch")
         seen = host.footprint(_first_process(no_lab))
         starting.send_signal(number)
-        assert starting.wait(15) == (-number if number == signal.SIGKILL else 130)
-    wait_until(lambda: not seen.remains(), timeout_s=20, what="nothing of the lab is left")
+        assert starting.wait(40) == (-number if number == signal.SIGKILL else 130)
+    wait_until(lambda: not seen.remains(), timeout_s=60, what="nothing of the lab is left")
     answer = no_lab.up("two_nodes")
     assert answer.code == 0, answer
 

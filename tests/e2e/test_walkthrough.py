@@ -65,7 +65,7 @@ def test_each_sentence_has_its_proof(command: str, proof: str, nginx_tomcat: Lab
         )
 
     if not proven(anew=False):
-        wait_until(lambda: proven(anew=True), timeout_s=5, what=f"{command} says {proof}")
+        wait_until(lambda: proven(anew=True), timeout_s=20, what=f"{command} says {proof}")
 
 
 @pytest.mark.parametrize(("command", "lines"), SESSIONS, ids=[command.split(" ", 2)[2] for command, _ in SESSIONS])

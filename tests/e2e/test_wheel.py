@@ -95,7 +95,7 @@ def test_doctor_finds_its_packages_and_compiled_parts(from_wheel: Environment, p
 def test_the_testbed_without_its_extra_fails_with_one_line(packages: Path, words: list[str]) -> None:
     alone = f"import sys; sys.path.insert(0, {str(packages)!r}); import testbed.__main__"
     command = [sys.executable, "-S", "-P", "-c", alone, *words]
-    done = subprocess.run(command, capture_output=True, text=True, cwd="/", timeout=20, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, cwd="/", timeout=60, check=False)
     assert (done.returncode, done.stdout) == (3, "")
     missing = "error: testbed: Python package click is missing (want: pip install 'overlay-testbed[lab]')\n"
     assert done.stderr == missing
@@ -107,5 +107,5 @@ def test_the_pytest_plugin_needs_nothing_of_the_extra(packages: Path) -> None:
         "print(*{name.partition('.')[0] for name in set(sys.modules) - before} - set(sys.stdlib_module_names))"
     )
     command = [sys.executable, "-P", "-c", f"import pytest; {code}"]
-    done = subprocess.run(command, capture_output=True, text=True, cwd="/", timeout=20, check=True)
+    done = subprocess.run(command, capture_output=True, text=True, cwd="/", timeout=60, check=True)
     assert done.stdout == "testbed\n"

@@ -151,7 +151,7 @@ def test_output_that_nobody_reads_any_more_is_no_traceback(two_nodes: Lab) -> No
         assert process.stdout is not None
         assert process.stderr is not None
         process.stdout.close()
-        process.wait(10)
+        process.wait(30)
         assert process.stderr.read() == b""
 
 
