@@ -4,6 +4,7 @@ All tests share the light lab. Each applies what it needs under names of its own
 """
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -168,6 +169,8 @@ def test_logs_of_several_pods_by_their_labels_with_where_each_line_is_from(lab: 
     pods = lab.must("get", "po", "-l", "app=web", "-o", "name").split()
     for pod in pods:
         lab.run(pod, "sh", "-c", f"for i in $(seq 12); do echo said by {pod} $i > /proc/1/fd/1; done")
+        # What a container writes is in its log a moment later.
+        wait_until(partial(has_logged, lab, pod, f"said by {pod} 12\n"), timeout_s=20, what=f"the log of {pod}")
     said = lab.must("logs", "-l", "app=web", "--prefix").splitlines()
     for pod in pods:
         own = [line for line in said if line.startswith(f"[{pod}/echo] ")]
@@ -177,6 +180,10 @@ def test_logs_of_several_pods_by_their_labels_with_where_each_line_is_from(lab: 
     assert len(lab.must("logs", "-l", "app=web", "--tail=-1").splitlines()) >= 24
     refused = lab.testbed("logs", "-l", "app=nobody")
     assert (refused.code, "no pod has these labels (got app=nobody)" in refused.err) == (1, True)
+
+
+def has_logged(lab: Lab, pod: str, line: str) -> bool:
+    return line in lab.must("logs", pod)
 
 
 def test_logs_of_several_pods_are_followed_at_once(lab: Lab, directory: Path) -> None:
@@ -189,7 +196,7 @@ def test_logs_of_several_pods_are_followed_at_once(lab: Lab, directory: Path) ->
                 lab.run(pod, "sh", "-c", f"echo {turn} > /proc/1/fd/1")
                 read_until(following.stdout, rf"\[{pod}/echo\] {turn}")
         assert len(lab.run("node1", *tails).split()) >= 2
-    wait_until(lambda: lab.exec("node1", *tails).code == 1, timeout_s=5, what="what followed has ended")
+    wait_until(lambda: lab.exec("node1", *tails).code == 1, timeout_s=20, what="what followed has ended")
 
 
 def test_logs_of_all_containers_begin_with_init_containers_and_of_the_run_before(lab: Lab) -> None:
@@ -204,7 +211,7 @@ spec:
     - {name: stays, image: shell, command: [sh, -c, "echo stays; sleep inf"]}
 """
     lab.must("apply", "-f", "-", stdin=pod)
-    wait_until(lambda: lab.container("several", "fails")["restartCount"] >= 2, timeout_s=20, what="it fails twice")
+    wait_until(lambda: lab.container("several", "fails")["restartCount"] >= 2, timeout_s=60, what="it fails twice")
     every = lab.must("logs", "several", "--all-containers", "--prefix").splitlines()
     assert every[0] == "[pod/several/first] prepared"
     assert every[-1] == "[pod/several/stays] stays"
