@@ -71,7 +71,9 @@ def test_peers_that_come_change_and_go_are_reported(program: Callable[[str], str
     log = tmp_path / "log"
 
     def told(number: int) -> list[str]:
-        wait_until(lambda: log.exists() and len(log.read_text().splitlines()) >= number, timeout_s=5, what="it is told")
+        wait_until(
+            lambda: log.exists() and len(log.read_text().splitlines()) >= number, timeout_s=30, what="it is told"
+        )
         return log.read_text().splitlines()
 
     try:
@@ -79,7 +81,7 @@ def test_peers_that_come_change_and_go_are_reported(program: Callable[[str], str
             [lease("10.0.90.0/24", "192.168.8.228", "key"), lease("10.0.91.0/24", "1.1.1.1", kind="vxlan")]
         )
         assert told(1) == ["add 10.0.90.0/24 SUBNET=10.0.90.0/24 PUBLIC_IP=192.168.8.228 in=key"]
-        wait_until(lambda: len(backend.forwarding_table()) == 1, timeout_s=5, what="the peer is in force")
+        wait_until(lambda: len(backend.forwarding_table()) == 1, timeout_s=30, what="the peer is in force")
         backend.set_peers([lease("10.0.90.0/24", "192.168.8.229", "key2")])
         assert told(3)[1:] == [
             "remove SUBNET=10.0.90.0/24 PUBLIC_IP=192.168.8.228 in=key",
@@ -102,13 +104,13 @@ def test_a_program_that_fails_is_reported_and_run_again(
     backend.start(lease("10.0.46.0/24", "192.168.8.227"))
     try:
         backend.set_peers([lease("10.0.90.0/24", "192.168.8.228")])
-        assert asked.wait(5)
+        assert asked.wait(30)
         with pytest.raises(ProgramFailed, match=r"10\.0\.90\.0/24: backend extension: .*: exited with 3: no way"):
             backend.converge()
         assert backend.forwarding_table() == ()
         (tmp_path / "now").touch()
-        wait_until(lambda: len(backend.forwarding_table()) == 1, timeout_s=5, what="the program is run again")
-        wait_until(lambda: not backend._failures, timeout_s=5, what="nothing fails any more")
+        wait_until(lambda: len(backend.forwarding_table()) == 1, timeout_s=30, what="the program is run again")
+        wait_until(lambda: not backend._failures, timeout_s=30, what="nothing fails any more")
         backend.converge()
     finally:
         backend.stop()
@@ -145,5 +147,6 @@ channel.subscribe(lambda state: None, try_to_connect=True)
 for _ in range(600):
     run_program(["true"], {})
 """
-    done = subprocess.run([sys.executable, "-c", connected], capture_output=True, text=True, timeout=60, check=False)
-    assert (done.returncode, done.stderr) == (0, "")
+    done = subprocess.run([sys.executable, "-c", connected], capture_output=True, text=True, timeout=100, check=False)
+    # Of a program that died run_program raises; grpc itself may say what it likes.
+    assert done.returncode == 0, done.stderr
