@@ -310,7 +310,7 @@ def test_deletions_that_take_their_grace_period_keep_no_other_request_waiting(tm
     async def scenario() -> int:
         async with TestClient(TestServer(ApiServer(lab, TOKEN).application()), headers=KNOWN) as client:
             await asyncio.gather(*(client.delete(f"{path}/web") for _ in range(DELETIONS)))
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(25):
                 await asyncio.to_thread(all_begun.wait)
                 answer = await client.get(path)
             return len((await answer.json())["items"])
@@ -343,8 +343,8 @@ def test_a_websocket_that_does_not_open_leaves_no_program_running(
     async def scenario() -> int:
         async with TestClient(TestServer(ApiServer(lab, TOKEN).application()), headers=KNOWN) as client:
             answer = await client.get(path, headers={"Connection": "Upgrade", "Upgrade": "websocket", **headers})
-            await asyncio.to_thread(wait_until, is_over, timeout_s=10, what="the program has ended")
+            await asyncio.to_thread(wait_until, is_over, timeout_s=30, what="the program has ended")
             return answer.status
 
     assert asyncio.run(scenario()) == 400
-    wait_until(lambda: len(os.listdir("/proc/self/fd")) <= descriptors, timeout_s=10, what="its streams are closed")
+    wait_until(lambda: len(os.listdir("/proc/self/fd")) <= descriptors, timeout_s=30, what="its streams are closed")

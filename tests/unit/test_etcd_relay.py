@@ -78,14 +78,14 @@ async def relay_to(ports: Sequence[int], cluster: TlsFiles | None = None) -> Asy
         assert ExistingEtcd.from_json(gate.lab_end.recv(100_000)) == existing
         yield Relay(existing, GateClient(gate.lab_end))
         asyncio.get_running_loop().remove_reader(gate.lab_end)
-    assert gate.process.wait(10) == 0
+    assert gate.process.wait(60) == 0
 
 
 async def say(port: int, text: bytes, context: ssl.SSLContext | None = None) -> bytes:
     """Send a text, and return the answer up to the end."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port, ssl=context)
     writer.write(text)
-    answer = await asyncio.wait_for(reader.read(), 10)
+    answer = await asyncio.wait_for(reader.read(), 30)
     writer.close()
     return answer
 

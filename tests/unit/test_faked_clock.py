@@ -16,7 +16,7 @@ import subprocess, time
 began = time.monotonic()
 time.sleep(0.05)
 assert 0.05 <= time.monotonic() - began < 5
-subprocess.run(["sh", "-c", "exec >&- 2>&-; sleep 0.05"], capture_output=True, timeout=5, check=True)
+subprocess.run(["sh", "-c", "exec >&- 2>&-; sleep 0.05"], capture_output=True, timeout=30, check=True)
 print(time.time(), time.monotonic())
 """
 
@@ -31,7 +31,7 @@ def test_a_process_with_a_wrong_clock_sleeps_and_waits_as_always(offset_s: int, 
     except WrongEnvironment as missing:
         pytest.skip(str(missing))
     done = subprocess.run(
-        [sys.executable, "-c", SLEEPER], env=environment, capture_output=True, text=True, timeout=20, check=False
+        [sys.executable, "-c", SLEEPER], env=environment, capture_output=True, text=True, timeout=100, check=False
     )
     assert done.returncode == 0, done.stderr
     wall, monotonic = map(float, done.stdout.split())

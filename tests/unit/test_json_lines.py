@@ -44,7 +44,7 @@ def test_several_processes_share_a_file_and_lose_no_line_of_the_newest(tmp_path:
         "for n in range(2000): append(Path(sys.argv[1]), {'n': n, 'who': sys.argv[2]}, piece_bytes=20_000)"
     )
     writers = [subprocess.Popen([sys.executable, "-c", program, str(path), who]) for who in "abc"]
-    assert [writer.wait(30) for writer in writers] == [0, 0, 0]
+    assert [writer.wait(100) for writer in writers] == [0, 0, 0]
     lines = [json.loads(line) for piece in pieces(path) for line in piece.read_text().splitlines()]
     assert len(pieces(path)) == 3
     for who in "abc":

@@ -72,7 +72,7 @@ def test_a_process_that_is_no_labs_survives_the_attempt_to_end_it(tmp_path: Path
         try:
             # The kernel shows the words of a program a moment after the program.
             wait_until(
-                lambda: _would_be(process.pid) == tmp_path, timeout_s=5, what="it looks like a lab's but for that"
+                lambda: _would_be(process.pid) == tmp_path, timeout_s=30, what="it looks like a lab's but for that"
             )
             assert not end(process.pid, tmp_path, 1.0)
             assert inits_of(tmp_path) == []

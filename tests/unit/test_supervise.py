@@ -12,7 +12,7 @@ from testbed.processes.supervise import RestartPolicy, Supervised
 QUICK = RestartPolicy(first_delay_s=0.01)
 
 
-def wait_until(condition: Callable[[], bool], timeout_s: float = 5.0) -> None:
+def wait_until(condition: Callable[[], bool], timeout_s: float = 30.0) -> None:
     deadline = time.monotonic() + timeout_s
     while not condition():
         assert time.monotonic() < deadline
@@ -94,18 +94,18 @@ def test_a_stop_during_a_restart_leaves_no_process_behind() -> None:
     def start() -> subprocess.Popen[bytes]:
         if made:
             restarting.set()
-            go_on.wait(5)
+            go_on.wait(30)
         made.append(subprocess.Popen(["sleep", "100"]))
         return made[-1]
 
     process = Supervised("test", start, QUICK)
     process.start()
     process.kill()
-    assert restarting.wait(5)
+    assert restarting.wait(30)
     stopper = threading.Thread(target=process.stop)
     stopper.start()
     go_on.set()
-    stopper.join(5)
+    stopper.join(30)
     assert not stopper.is_alive()
     assert [each.poll() for each in made] == [-signal.SIGKILL, -signal.SIGTERM]
 

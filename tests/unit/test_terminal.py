@@ -18,7 +18,7 @@ from testbed.control.questions import EXEC
 from testbed.control.server import ControlServer, Verb
 from testbed.control.wire import CONTROL_SOCKET
 
-LIMIT_S = 20
+LIMIT_S = 100
 LINES = 200_000
 FAILED = 42
 CLIENT = f"""

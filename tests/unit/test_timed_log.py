@@ -92,14 +92,14 @@ def test_a_followed_log_shows_new_lines_also_of_a_new_file(tmp_path: Path) -> No
     ):
         try:
             for number in range(3):
-                wait_until(lambda: b"\n" in out.read_bytes(), timeout_s=20, what="the first line is shown")
+                wait_until(lambda: b"\n" in out.read_bytes(), timeout_s=60, what="the first line is shown")
                 inode = os.stat(path).st_ino
                 while os.stat(path).st_ino == inode:
                     log.write(b"x" * 99 + b"\n")
                 log.write(b"last of %d\n" % number)
                 wait_until(
                     lambda number=number: b"last of %d\n" % number in out.read_bytes(),  # type: ignore[misc] # mypy infers no default of a lambda
-                    timeout_s=20,
+                    timeout_s=60,
                     what=f"line {number} is shown",
                 )
         finally:
