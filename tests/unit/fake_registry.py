@@ -416,7 +416,7 @@ def check_claims(registry: Registry) -> None:
     registry.answer_claim(claim, "node1")
     assert registry.list_leases().claims == ()
     found: list[Claim] = []
-    while len(found) < 3 and (result := watch.poll(2)) is not None:
+    while len(found) < 3 and (result := watch.poll(20)) is not None:
         assert isinstance(result, Delta)
         assert (result.events, result.bad) == ((), ())
         found += result.claims
@@ -444,7 +444,7 @@ def check_watch(registry: Registry, start_revision: int) -> None:
 
 def _events(watch: Watch, count: int) -> list[LeaseAdded | LeaseRemoved]:
     found: list[LeaseAdded | LeaseRemoved] = []
-    for _ in range(50):
+    for _ in range(300):
         result = watch.poll(0.1)
         found += result.events if isinstance(result, Delta) else ()
         if len(found) >= count:
