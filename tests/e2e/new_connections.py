@@ -88,7 +88,7 @@ class NewConnections:
         for pod in self._servers:
             self._threads.submit(self._run, pod, "serve", self._served)
         for pod in self._servers:
-            lab.wait_until(lambda pod=pod: self._listens(pod), 20, f"{pod} listens")  # type: ignore[misc]  # mypy and defaults
+            lab.wait_until(lambda pod=pod: self._listens(pod), 60, f"{pod} listens")  # type: ignore[misc]  # mypy and defaults
         addresses = {pod.name: str(pod.address) for pod in lab.pods.values()}
         self._clients: dict[str, Future[str]] = {}
         for place, (name, pods) in enumerate(routes.items()):

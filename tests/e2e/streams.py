@@ -95,7 +95,7 @@ class Streams:
         for pod in pods:
             self._threads.submit(lab.exec, pod, "python3", "-c", PROGRAM, "serve", timeout_s=LIMIT_S)
         for pod in pods:
-            lab.wait_until(lambda pod=pod: self._listens(pod), 20, f"{pod} listens")  # type: ignore[misc]  # mypy and defaults
+            lab.wait_until(lambda pod=pod: self._listens(pod), 60, f"{pod} listens")  # type: ignore[misc]  # mypy and defaults
         addresses = {pod.name: str(pod.address) for pod in lab.pods.values()}
         for number, pod in enumerate(pods):
             words = [addresses[pods[(number + 1) % len(pods)]], str(each), str(number * each)]
