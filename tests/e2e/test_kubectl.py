@@ -197,8 +197,14 @@ def test_every_line_of_the_page_behaves_as_against_a_cluster(new_lab: NewLab) ->
 
 
 SOON_S = 30.0
-EVENTUALLY = {"kubectl exec shell1 -- curl -s -m 5 http://web/"}
-"""A name follows its Service a moment later."""
+EVENTUALLY = {
+    "kubectl exec shell1 -- curl -s -m 5 http://web/",
+    "kubectl get endpoints web",
+    "kubectl get endpointslices -l kubernetes.io/service-name=web",
+    "kubectl describe service web",
+    "kubectl logs deploy/web --timestamps --since=10m",
+}
+"""A name and endpoints follow their Service a moment later, and a log its container. They change nothing."""
 
 
 def _try_every_line(kubectl: Kubectl) -> None:
