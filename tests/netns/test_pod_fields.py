@@ -120,13 +120,14 @@ def test_a_container_that_never_starts_up_is_restarted(node: PodNode) -> None:
 
 def test_init_containers_run_one_after_the_other_before_the_containers(node: PodNode) -> None:
     mount = [{"name": "v", "mountPath": "/v"}]
-    first = shell("first", "sleep 2; echo first >> /v/order", volumeMounts=mount)
+    first = shell("first", "until test -e /v/go; do sleep 0.05; done; echo first >> /v/order", volumeMounts=mount)
     second = shell("second", "cat /v/order && echo second >> /v/order", volumeMounts=mount)
     last = shell("c", f"echo last >> /v/order; {SLEEP}", volumeMounts=mount)
     pod = node.pod("ordered", last, initContainers=[first, second], volumes=[{"name": "v", "emptyDir": {}}])
     pod.start()
     assert pod.status().state == "Init:0/2"
     assert pod.containers["c"].pid is None
+    (node.rundir / "pods/ordered/volumes/v/go").touch()
     wait_until(lambda: pod.status().ready, "pod ready")
     assert output(pod, "c", "cat /v/order") == "first\nsecond\nlast\n"
     assert pod.init_containers["second"].log.read_text() == "first\n"
