@@ -265,10 +265,10 @@ def test_labels_of_pods_and_namespaces_decide_as_they_are_now(lab: Lab, apply: A
     assert not prober.passing([from_y, from_b])
     lab.must("apply", "-f", "-", stdin=documents(namespace("y", ns2="updated"), pod("x", "b", "node1", pod2="updated")))
     for probe in (from_y, from_b):
-        becomes(prober, probe, passes=True, within_s=IN_FORCE_S, what=f"{probe} by the new label")
+        becomes(prober, probe, passes=True, within_s=10, what=f"{probe} by the new label")
     lab.must("apply", "-f", "-", stdin=documents(namespace("y"), pod("x", "b", "node1")))
     for probe in (from_y, from_b):
-        becomes(prober, probe, passes=False, within_s=IN_FORCE_S, what=f"{probe} without the label")
+        becomes(prober, probe, passes=False, within_s=10, what=f"{probe} without the label")
 
 
 @pytest.mark.slow
