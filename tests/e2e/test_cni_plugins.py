@@ -154,14 +154,14 @@ def test_services_policies_and_faults_work_on_plugins(place: Path, new_lab: NewL
         assert lab.curl("a", "http://web/hostname").body.strip() == "b"
         assert lab.ping("a", "c").received
         lab.apply([policy])
-        lab.wait_until(lambda: not lab.ping("a", "c").received, 5, "the policy keeps a out, on one bridge")
+        lab.wait_until(lambda: not lab.ping("a", "c").received, 30, "the policy keeps a out, on one bridge")
         assert not lab.ping("b", "c").received
         assert lab.ping("c", "b").received
         lab.delete("networkpolicy/closed")
-        lab.wait_until(lambda: lab.ping("a", "c").received, 5, "and lets it in again")
+        lab.wait_until(lambda: lab.ping("a", "c").received, 30, "and lets it in again")
         with lab.fault("link down node2 s1"):
             assert not lab.ping("a", "b").received
-        lab.wait_until(lambda: lab.ping("a", "b").received, 10, "the cable is back")
+        lab.wait_until(lambda: lab.ping("a", "b").received, 30, "the cable is back")
 
 
 @pytest.mark.row("C40")

@@ -153,7 +153,7 @@ def test_a_pod_and_an_agent_that_come_again_have_both_addresses(dual: Lab) -> No
     dual.handle.wait_until(
         lambda: dual.json("describe", "pod", "echo")["Pause process"] not in (None, pause), 10, "again"
     )
-    dual.handle.wait_until(lambda: dual.pings("shell", ECHO), 10, "the pod is reached again")
+    dual.handle.wait_until(lambda: dual.pings("shell", ECHO), 30, "the pod is reached again")
     assert dual.json("ping", "-6", "echo", "nginx")[0]["received"] == 1
 
 
@@ -162,7 +162,7 @@ def test_a_link_that_went_down_has_its_ipv6_address_and_routes_again(dual: Lab) 
     dual.must("fault", "link", "down", "node2", "s1")
     assert not dual.pings("shell", ECHO)
     dual.must("fault", "heal")
-    dual.handle.wait_until(lambda: dual.pings("shell", ECHO), 10, "reached again by IPv6")
+    dual.handle.wait_until(lambda: dual.pings("shell", ECHO), 30, "reached again by IPv6")
 
 
 def test_check_looks_at_both_families(dual: Lab) -> None:
@@ -188,7 +188,7 @@ def test_a_partition_is_one_for_both_families_and_for_pods(dual: Lab) -> None:
         assert dual.json("ping", *family, "shell", "nginx")[0]["received"] == 1
     dual.must("fault", "heal")
     for family in ((), ("-6",)):
-        dual.handle.wait_until(partial(reaches, dual, *family), 10, "reached again")
+        dual.handle.wait_until(partial(reaches, dual, *family), 30, "reached again")
 
 
 def reaches(lab: Lab, *family: str) -> bool:

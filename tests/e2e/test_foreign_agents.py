@@ -90,8 +90,8 @@ def test_a_missing_or_wrong_entry_in_its_kernel_is_named(backend: str, new_lab: 
             assert wrong_tables(lab) == (said.format(**words),)
             assert not lab.trace("shell2", "shell1").answered
             lab.agent("node2").restart()
-            lab.wait_until(lambda: wrong_tables(lab) == (), 10, "the agent has made it again")
-            lab.wait_until(lambda: lab.ping("shell2", "shell1").received, 5, "the pods reach each other")
+            lab.wait_until(lambda: wrong_tables(lab) == (), 30, "the agent has made it again")
+            lab.wait_until(lambda: lab.ping("shell2", "shell1").received, 30, "the pods reach each other")
 
 
 @pytest.mark.row("C37")

@@ -137,7 +137,7 @@ def test_a_node_port_is_the_nodes_alone(lab: LabHandle) -> None:
     handle.must("apply", "-f", "-", "--wait", stdin=json.dumps(service))
     try:
         pod, node = Hostile(lab).pods["shell2"], Hostile(lab).nodes["node1"]
-        lab.wait_until(lambda: answer(lab, node) in ("echo1", "echo2"), 10, "the node port answers")
+        lab.wait_until(lambda: answer(lab, node) in ("echo1", "echo2"), 30, "the node port answers")
         lab.wait_until(lambda: answer(lab, pod) == "mine", 10, "the pod answers")
         assert {answer(lab, pod) for _ in range(TRIES)} == {"mine"}
         assert {answer(lab, node) for _ in range(TRIES)} <= {"echo1", "echo2"}

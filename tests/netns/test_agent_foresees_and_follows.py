@@ -42,7 +42,7 @@ def reaches(source: tuple[str, str], destination: tuple[str, str]) -> bool:
 def test_another_config_changes_nothing_that_runs_and_is_reported_once(underlay: Underlay) -> None:
     nodes = [underlay.agent("node1", ADDRESS), underlay.agent("node2", "192.168.8.228")]
     first, second = pods_on(underlay, *nodes)
-    wait_until(lambda: reaches(first, second), 10, "the pods reach each other")
+    wait_until(lambda: reaches(first, second), 30, "the pods reach each other")
     underlay.write_config(NETWORK.replace('"Type":"udp"', '"Type":"udp","Port":8290'))
     wait_until(lambda: all(node.state()["warnings"] for node in nodes), 15, "the change is told", lambda: nodes[0].log)
     assert reaches(first, second)
@@ -53,7 +53,7 @@ def test_another_config_changes_nothing_that_runs_and_is_reported_once(underlay:
         node.start()
         node.wait_ready()
         assert node.state()["warnings"] == []
-    wait_until(lambda: reaches(first, second), 10, "the pods reach each other by the new port")
+    wait_until(lambda: reaches(first, second), 30, "the pods reach each other by the new port")
     assert nodes[0].state()["forwarding"][0]["via"].endswith(":8290")
 
 
@@ -62,7 +62,7 @@ def test_an_address_that_moves_to_another_interface_is_followed(underlay: Underl
     node = underlay.agent("node1", ADDRESS, f"--iface-can-reach={ETCD_ADDRESS}")
     other = underlay.agent("node2", "192.168.8.228")
     first, second = pods_on(underlay, node, other)
-    wait_until(lambda: reaches(first, second), 10, "the pods reach each other")
+    wait_until(lambda: reaches(first, second), 30, "the pods reach each other")
     subnet = node.subnet()
     underlay.ip(underlay.switch, f"link add name other mtu 1400 type veth peer name eth1 mtu 1400 netns {node.netns}")
     underlay.ip(underlay.switch, "link set dev other master uplink up")

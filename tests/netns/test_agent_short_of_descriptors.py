@@ -56,7 +56,7 @@ def test_an_agent_without_a_descriptor_left_carries_packets_and_recovers(underla
         each.wait_ready()
         pods.append((underlay.pod(each, "pod", each.subnet().replace(".0/24", ".2/24")), each.subnet()))
     destination = pods[1][1].replace(".0/24", ".2")
-    wait_until(lambda: ping(pods[0][0], destination).returncode == 0, 10, "the pods reach each other")
+    wait_until(lambda: ping(pods[0][0], destination).returncode == 0, 30, "the pods reach each other")
     holder = subprocess.Popen(["ip", "netns", "exec", node.netns, "python3", "-c", HOLD_CONNECTIONS])
     try:
         descriptors = Path(f"/proc/{node.process.pid}/fd")

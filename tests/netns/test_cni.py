@@ -136,7 +136,7 @@ def test_an_address_on_two_bridges_is_named_and_one_of_them_works(hosts: tuple[P
     office.web()
     there = cellar.web()
     reason = "two bridges have an address for pods"
-    wait_until(lambda: reason in office.ready(), 10, "the agent names the second bridge", office.ready)
+    wait_until(lambda: reason in office.ready(), 30, "the agent names the second bridge", office.ready)
     assert "want --bridge=cni0, or --bridge= if another program makes it" in office.ready()
     assert office.machine.interrupt() == 0
     refused = office.machine.testbed("join", *FLAGS, check=False)

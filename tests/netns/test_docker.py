@@ -149,7 +149,7 @@ def test_another_subnet_reaches_containers_once_dockerd_has_the_new_options(orde
         else:
             starts = moved.machine.start(shlex.join(["testbed", "join", *FLAGS, OPTIONS]), "waiting for")
             refusal = "docker0 belongs to another program"
-            wait_until(lambda: refusal in moved.ready(), 10, "the agent says why it is not ready", moved.ready)
+            wait_until(lambda: refusal in moved.ready(), 30, "the agent says why it is not ready", moved.ready)
             assert starts.poll() is None
         after = moved.leased()
         assert after != before
@@ -157,7 +157,7 @@ def test_another_subnet_reaches_containers_once_dockerd_has_the_new_options(orde
         moved.docker.stop()
         moved.docker.start()
         moved.docker.cli("start", "web")
-        wait_until(lambda: "agent is ready" in moved.ready(), 10, "the agent is ready", moved.ready)
+        wait_until(lambda: "agent is ready" in moved.ready(), 30, "the agent is ready", moved.ready)
         assert f" {after[:-1]}1/24" in moved.of_docker0()
         assert moved.docker.address("web").startswith(after[:-1])
         for near, far in ((moved, other), (other, moved)):
@@ -176,7 +176,7 @@ def test_the_page_shows_the_actual_output(tmp_path: Path) -> None:
             host.machine.start(typed.command.removeprefix("sudo "), "Ctrl-C stops the agent")
             host.docker.start()
         assert missing(typed.shown, office.machine.said) == []
-        wait_until(lambda: len(office.peers()) == len(cellar.peers()) == 1, 10, "both know each other")
+        wait_until(lambda: len(office.peers()) == len(cellar.peers()) == 1, 30, "both know each other")
         for block, host in ((look, office), (here, office), (there, cellar)):
             for typed in commands_of(block):
                 said = host.machine.bash(f'docker() {{ {DOCKER} "$@"; }}\n{typed.command}')

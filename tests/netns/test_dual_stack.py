@@ -82,7 +82,7 @@ def dual(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 
 @pytest.mark.row("C11")
 def test_provides_dual_stack_pod_to_pod_connectivity(dual: DualStack) -> None:
-    wait_until(dual.reach_each_other, 10, "pods reach each other by both", lambda: [node.log for node in dual.nodes])
+    wait_until(dual.reach_each_other, 30, "pods reach each other by both", lambda: [node.log for node in dual.nodes])
     far = dual.pods[1]
     assert "ttl=62" in run("ip", "netns", "exec", dual.pods[0], "ping", "-6", "-n", "-c1", POD6["node2"]).stdout
     assert f"{POD6['node2']}/64" in run("ip", "-n", far, "address").stdout
@@ -159,7 +159,7 @@ def test_deleted_ipv6_state_is_made_again(dual: DualStack, command: str) -> None
     before = state()
     on(node, command)
     wait_until(lambda: state() == before, 8, "all is as before", lambda: (before, state(), node.log))
-    wait_until(dual.reach_each_other, 5, "pods reach each other by both")
+    wait_until(dual.reach_each_other, 30, "pods reach each other by both")
 
 
 def test_a_restart_keeps_both_subnets(dual: DualStack) -> None:

@@ -84,7 +84,7 @@ class Three:
             node.wait_ready()
         self.pod1 = underlay.pod(self.nodes[0], "a", "10.0.46.2/24")
         self.pod2 = underlay.pod(self.nodes[1], "b", "10.0.90.2/24")
-        wait_until(lambda: ping(self.pod1, "10.0.90.2").returncode == 0, 10, "the pods reach each other")
+        wait_until(lambda: ping(self.pod1, "10.0.90.2").returncode == 0, 30, "the pods reach each other")
 
     def pinging(self) -> Pinging:
         """Ping from one pod to the other, until the test ends."""

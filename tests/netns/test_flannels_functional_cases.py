@@ -65,7 +65,7 @@ def test_passes_iperf3_throughput_test(nodes: TwoNodes) -> None:
         done = run(*client, check=False)
         return done.stdout if done.returncode == 0 else ""
 
-    report = json.loads(wait_until(answer, 10, "iperf3 ends well"))
+    report = json.loads(wait_until(answer, 30, "iperf3 ends well"))
     assert report["end"]["sum_received"]["bits_per_second"] > 1e6
 
 

@@ -73,7 +73,7 @@ def node_behind(proxy: EtcdProxy, undo: ExitStack, public_ip: str = "192.168.8.2
     lease = node.acquire()
     assert lease is not None
     node.start()
-    wait_until(lambda: node.manager.revision > 0, timeout_s=5, what="the first list")
+    wait_until(lambda: node.manager.revision > 0, timeout_s=30, what="the first list")
     return node, lease
 
 
@@ -116,7 +116,7 @@ def test_lease_and_peers_outlive_a_restart_of(who: str, etcd: EtcdServer, proxy:
     server = proxy if who == "proxy" else etcd
     server.stop()
     server.start()
-    wait_until(lambda: answers(other), timeout_s=10, what="etcd answers")
+    wait_until(lambda: answers(other), timeout_s=30, what="etcd answers")
     other.create(OTHER_SUBNET, NODE2, ttl_s=600)
     wait_until(lambda: node.peers == [str(OTHER_SUBNET)], timeout_s=10, what="the new peer")
     constantly(lambda: left_s(node) > 0, for_s=2 * TTL_S, what="the lease has time left")

@@ -33,7 +33,7 @@ class TwoNodes:
             node.wait_ready()
         self.pod1 = underlay.pod(self.node1, "a", "10.0.46.2/24")
         underlay.pod(self.node2, "b", "10.0.90.2/24")
-        wait_until(self.connected, 10, "the pods reach each other")
+        wait_until(self.connected, 30, "the pods reach each other")
 
     def connected(self) -> bool:
         return ping(self.pod1, "10.0.90.2").returncode == 0

@@ -187,7 +187,7 @@ def test_withdrawn_peer_is_silent_within_a_tenth_of_a_second_and_back_as_fast(pa
         time.sleep(0.02)
         return sent() > before
 
-    wait_until(moving, timeout_s=10, what="the beacon is carried")
+    wait_until(moving, timeout_s=30, what="the beacon is carried")
     node1.tell("peers", {})
     at_once = sent()
     time.sleep(0.1)

@@ -96,7 +96,7 @@ def test_a_node_whose_tokens_expire_keeps_its_lease_and_sees_new_peers(
     lease = node.acquire()
     assert lease is not None
     node.start()
-    wait_until(lambda: node.manager.revision > 0, timeout_s=5, what="the first list")
+    wait_until(lambda: node.manager.revision > 0, timeout_s=30, what="the first list")
     constantly(lambda: left_s(node) > 0, for_s=TTL_S + 2, what="the lease has time left")
     peer = EtcdRegistry([server.endpoint], credentials=NODE)
     undo.callback(peer.close)

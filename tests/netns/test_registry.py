@@ -39,7 +39,7 @@ def registry(etcd: EtcdServer) -> Iterator[EtcdRegistry]:
     with ExitStack() as undo:
         registry = EtcdRegistry([etcd.endpoint], deadline_s=1)
         undo.callback(registry.close)
-        wait_until(lambda: answers(registry), timeout_s=10, what="etcd answers")
+        wait_until(lambda: answers(registry), timeout_s=30, what="etcd answers")
         yield registry
 
 
@@ -139,7 +139,7 @@ def test_a_stopped_etcd_is_unavailable_and_is_used_again_when_it_is_back(
     with pytest.raises(RegistryUnavailable):
         wait_until(lambda: watch.poll(0.1) and None, timeout_s=5, what="the watch ends")
     etcd.start()
-    wait_until(lambda: answers(registry), timeout_s=10, what="etcd answers again")
+    wait_until(lambda: answers(registry), timeout_s=30, what="etcd answers again")
     assert registry.get(SUBNET) == created
 
 
@@ -164,7 +164,7 @@ def test_the_next_endpoint_is_used_when_one_is_away(etcd: EtcdServer) -> None:
     with pytest.raises(RegistryUnavailable):
         registry.list_leases()
     etcd.start()
-    wait_until(lambda: answers(registry), timeout_s=10, what="etcd answers again")
+    wait_until(lambda: answers(registry), timeout_s=30, what="etcd answers again")
     registry.close()
     with pytest.raises(RegistryUnavailable, match="closed"):
         registry.list_leases()
@@ -246,7 +246,7 @@ def test_users_and_roles_are_respected(etcd: EtcdServer) -> None:
     # A restarted etcd has forgotten all tokens.
     etcd.stop()
     etcd.start()
-    wait_until(lambda: answers(allowed), timeout_s=10, what="etcd answers again")
+    wait_until(lambda: answers(allowed), timeout_s=30, what="etcd answers again")
     assert allowed.get(SUBNET) == created
     allowed.close()
     for user, password, prefix, complaint in (
@@ -288,7 +288,7 @@ def test_tls_with_client_certificates_works_and_its_failures_are_distinguished(t
         server.start()
         good = Credentials(ca, *client)
         works = EtcdRegistry([server.endpoint], credentials=good)
-        wait_until(lambda: answers(works), timeout_s=10, what="etcd answers")
+        wait_until(lambda: answers(works), timeout_s=30, what="etcd answers")
         works.close()
         http = server.endpoint.replace("https", "http")
         absent, swapped = tmp_path / "absent.pem", (client[1], client[0])
@@ -391,7 +391,7 @@ def test_a_revoked_lease_is_taken_again_at_once(etcd: EtcdServer) -> None:
         lease = node.acquire()
         assert lease is not None
         node.start()
-        wait_until(lambda: node.manager.revision > 0, timeout_s=5, what="the first list")
+        wait_until(lambda: node.manager.revision > 0, timeout_s=30, what="the first list")
         etcd.etcdctl("lease", "revoke", f"{lease.etcd_lease_id:x}")
         wait_until(lambda: node.manager.lease != lease, timeout_s=3, what="a new lease")
         again = node.manager.lease
@@ -410,7 +410,7 @@ def test_a_stolen_subnet_fences_and_the_thief_keeps_it(etcd: EtcdServer) -> None
         lease = node.acquire()
         assert lease is not None
         node.start()
-        wait_until(lambda: node.manager.revision > 0, timeout_s=5, what="the first list")
+        wait_until(lambda: node.manager.revision > 0, timeout_s=30, what="the first list")
         etcd.etcdctl("put", f"{SUBNETS}/{lease.subnet.key}", NODE2.to_json())
         wait_until(lambda: node.fenced, timeout_s=3, what="the fence")
         stolen = node.registry.get(lease.subnet)
@@ -436,7 +436,7 @@ def test_peers_equal_etcd_after_an_outage_with_compaction(etcd: EtcdServer) -> N
         assert node.peers == ["10.0.46.0/24"]
         # Changed and compacted before the node's watch, which is backing off, is back.
         etcd.start()
-        wait_until(lambda: answers(other), timeout_s=10, what="etcd answers")
+        wait_until(lambda: answers(other), timeout_s=30, what="etcd answers")
         other.delete(gone)
         other.create(OTHER_SUBNET, NODE2, ttl_s=600)
         etcd.etcdctl("compact", str(etcd.revision()))

@@ -59,7 +59,7 @@ def test_a_late_answer_costs_no_connection_and_no_watch_where_there_is_one_endpo
 ) -> None:
     relay = undo.enter_context(SlowRelay(etcd.endpoint))
     registry = registry_behind([relay], undo)
-    wait_until(lambda: answers(registry), timeout_s=10, what="etcd answers")
+    wait_until(lambda: answers(registry), timeout_s=30, what="etcd answers")
     before = relay.accepted
     watch = registry.watch(1)
     relay.delay_s = LATE_S
@@ -67,7 +67,7 @@ def test_a_late_answer_costs_no_connection_and_no_watch_where_there_is_one_endpo
         with pytest.raises(RegistryUnavailable, match="no answer in time"):
             registry.list_leases()
     relay.delay_s = IN_TIME_S
-    wait_until(lambda: answers(registry), timeout_s=10, what="etcd answers again")
+    wait_until(lambda: answers(registry), timeout_s=30, what="etcd answers again")
     assert watch.poll(0.1) is None
     assert relay.accepted == before
     watch.cancel()
@@ -98,7 +98,7 @@ def test_a_short_lease_is_kept_while_each_answer_takes_most_of_its_life(etcd: Et
     relay = undo.enter_context(SlowRelay(etcd.endpoint))
     registry = EtcdRegistry([relay.endpoint])
     undo.callback(registry.close)
-    wait_until(lambda: answers(registry), timeout_s=10, what="etcd answers")
+    wait_until(lambda: answers(registry), timeout_s=30, what="etcd answers")
     config = parse_network_config(b'{"Network":"10.0.0.0/16"}')
     manager = SubnetManager(registry, config, NODE1, lease_ttl_s=5)
     stop = threading.Event()

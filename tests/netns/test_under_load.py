@@ -45,7 +45,7 @@ class TwoPods:
         self.pod1 = underlay.pod(self.node1, "a", "10.0.46.2/24")
         self.pod2 = underlay.pod(self.node2, "b", "10.0.90.2/24")
         self.stranger = underlay.host("stranger", "192.168.8.99")
-        wait_until(lambda: ping(self.pod1, "10.0.90.2").returncode == 0, 10, "pod1 reaches pod2")
+        wait_until(lambda: ping(self.pod1, "10.0.90.2").returncode == 0, 30, "pod1 reaches pod2")
         self._serve()
 
     def _serve(self) -> None:
@@ -54,7 +54,7 @@ class TwoPods:
         self.underlay.undo.callback(server.wait)
         self.underlay.undo.callback(server.kill)
         listening = ("ip", "netns", "exec", self.pod2, "ss", "-Hltn", "sport = :5201")
-        wait_until(lambda: run(*listening).stdout, 10, "iperf3 listens")
+        wait_until(lambda: run(*listening).stdout, 30, "iperf3 listens")
 
     def iperf(self, *flags: str, timeout_s: float = 60) -> float:
         """Return the bits per second that arrive in pod2."""
