@@ -287,6 +287,14 @@ class Agent:
         self._trouble.set()
         self._wake_up()
 
+    def _trouble_came(self) -> bool:
+        """Return whether the backend has needed a look since the last call."""
+        if not self._trouble.is_set():
+            # Not cleared either: what comes at this moment is for the next call.
+            return False
+        self._trouble.clear()
+        return True
+
     def _on_fenced(self, reason: str) -> None:
         with self._lock:
             self._fenced_at = time.monotonic()
@@ -331,9 +339,7 @@ class Agent:
                 self._look_at(underlay)
             if self._stop.is_set():
                 break
-            trouble = self._trouble.is_set()
-            self._trouble.clear()
-            if changed or trouble or time.monotonic() >= next_links or self._readiness.reasons():
+            if self._trouble_came() or changed or time.monotonic() >= next_links or self._readiness.reasons():
                 setup.converge_links()
                 next_links = time.monotonic() + LINKS_RESYNC_S
             chain_changed = chains is not None and chains.changed()
