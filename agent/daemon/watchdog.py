@@ -5,6 +5,7 @@ Time is counted in ticks of that thread, not by the clock: while the whole proce
 machine), no loop can beat and no tick passes, so that is no stall.
 """
 
+import contextlib
 import os
 import sys
 import threading
@@ -54,8 +55,10 @@ class Watchdog:
             if self._ticks - last > self._limits[name]:
                 silent_s = (self._ticks - last) * self._tick_s
                 message = f"CRITICAL {name} loop stalled for {silent_s:g} s; exiting. Stack:\n{_stack(thread)}"
-                # Not through the log: the stalled thread may hold its lock.
-                os.write(sys.stderr.fileno(), message.encode(errors="replace"))
+                # Not through the log: the stalled thread may hold its lock. A log that nothing reads any more must not
+                # keep the process.
+                with contextlib.suppress(OSError):
+                    os.write(sys.stderr.fileno(), message.encode(errors="replace"))
                 self._end(EXIT_CODE)
                 return False
         return True

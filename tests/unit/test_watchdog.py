@@ -1,3 +1,4 @@
+import os
 import threading
 
 import pytest
@@ -54,6 +55,22 @@ def test_a_loop_that_beats_lives_and_one_that_stops_ends_the_process(
     said = capfd.readouterr().err
     assert "steady loop stalled for 4 s; exiting" in said
     assert "in run" in said  # where it stands
+    loop.end()
+
+
+def test_a_stalled_process_ends_although_nothing_reads_its_log(
+    watchdog: Watchdog, exits: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loop = Loop("steady", watchdog)
+    loop.beat()
+    reader, writer = os.pipe()
+    os.close(reader)
+    with open(writer, "w") as unread:
+        monkeypatch.setattr("sys.stderr", unread)
+        ticks = [watchdog.tick() for _ in range(4)]
+        monkeypatch.undo()
+    assert ticks == [True, True, True, False]
+    assert exits == [1]
     loop.end()
 
 
