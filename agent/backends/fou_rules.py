@@ -145,7 +145,8 @@ class FouRules:
             return self._last
         try:
             counts = self._counts(self._check)
-        except AgentError:
+        except (AgentError, OSError):
+            # OSError: nft cannot be started, as no process or no memory is free.
             return self._last
         if counts:
             (received, received_bytes), (sent, sent_bytes) = counts["rx"], counts["tx"]

@@ -1,5 +1,6 @@
 """--datapath kernel as values: its devices, routes and rules; no kernel is asked."""
 
+import errno
 import random
 import re
 from dataclasses import replace
@@ -11,7 +12,7 @@ import pytest
 from agent.backends.base import Underlay
 from agent.backends.entries import PeerEntries, wanted_entries
 from agent.backends.fou import FouPlan, is_peer_device, peer_device
-from agent.backends.fou_rules import COUNTERS, FouCheck, rules
+from agent.backends.fou_rules import COUNTERS, FouCheck, FouRules, rules
 from agent.backends.leftovers import PEER_DEVICES
 from agent.errors import NetlinkError
 from agent.kernel.diff import diff
@@ -159,6 +160,21 @@ def test_a_table_that_replaces_another_begins_with_its_numbers() -> None:
     assert re.findall(r"counter (\w+) \{ packets (\d+) bytes (\d+) \}", script) == [
         (name, *{"source": ("3", "180"), "rx": ("7", "588")}.get(name, ("0", "0"))) for name in COUNTERS
     ]
+
+
+def test_the_last_numbers_stay_while_nft_cannot_be_started(monkeypatch: pytest.MonkeyPatch) -> None:
+    table = FouRules(SilentJournal())
+    table._check = CHECK
+    listing = [{"counter": {"name": str(name), "packets": 3, "bytes": 180}} for name in COUNTERS]
+    monkeypatch.setattr("agent.backends.fou_rules.list_objects", lambda *_: listing)
+    before = table.counters()
+    assert (before.rx_packets, before.rx_bytes) == (3, 180)
+
+    def refuse(*_: str) -> None:
+        raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
+
+    monkeypatch.setattr("agent.backends.fou_rules.list_objects", refuse)
+    assert table.counters() == before
 
 
 def test_packets_are_cut_before_a_tunnel_over_a_link_that_cuts_none() -> None:
