@@ -190,6 +190,9 @@ def run_program(words: Sequence[str], variables: Mapping[str, str], stdin: str =
         raise ProgramFailed(f"{name}: timed out after {LIMIT_S:g} s") from None
     except OSError as error:
         raise ProgramFailed(f"{name}: cannot be run: {error.strerror}") from error
+    except ValueError as error:
+        # A word of the network config has a zero byte, or half a character that JSON can express.
+        raise ProgramFailed(f"{name}: cannot be run: {error}") from error
     if done.returncode != 0:
         said = done.stdout.strip().replace("\n", "; ")[:SHOWN_CHARACTERS]
         raise ProgramFailed(f"{name}: exited with {done.returncode}: {said}")

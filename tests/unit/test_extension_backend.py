@@ -121,6 +121,12 @@ def test_a_missing_program_is_named() -> None:
         run_program(["/nowhere/x"], {})
 
 
+@pytest.mark.parametrize("word", ["a\0b", "\ud800"])
+def test_a_word_that_no_program_can_be_given_is_reported(word: str) -> None:
+    with pytest.raises(ProgramFailed, match="backend extension: echo: cannot be run: "):
+        run_program(["echo", word], {})
+
+
 def test_a_program_that_does_not_end_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(extension, "LIMIT_S", 0.1)
     with pytest.raises(ProgramFailed, match="timed out after"):
