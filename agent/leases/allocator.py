@@ -12,10 +12,13 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network
 from itertools import islice
+from typing import TypeVar
 
 from agent.errors import NoFreeSubnet
 from agent.lease import Subnet
 from agent.netconfig.config import NetworkConfig
+
+T = TypeVar("T", IPv4Network, IPv6Network)
 
 CANDIDATES = 100
 """How many free subnets are candidates; flannel's number."""
@@ -36,18 +39,18 @@ def choose_subnet(config: NetworkConfig, taken: Iterable[Subnet], node: str) -> 
     NoFreeSubnet with the number of free subnets.
     """
     taken = tuple(taken)
-    ipv4 = _draw(_ipv4_slots(config), _ipv4_networks(config, taken), node)
+    ipv4 = _draw(_ipv4_slots(config), _believed(config.network, (subnet.ipv4 for subnet in taken)), node)
     if config.ipv6_network is None:
         return Subnet(IPv4Network((ipv4, config.subnet_len)))
-    ipv6_slots = _ipv6_slots(config)
-    ipv6 = _draw(ipv6_slots, (subnet.ipv6 for subnet in taken if subnet.ipv6 is not None), node)
+    ipv6 = _draw(_ipv6_slots(config), _believed(config.ipv6_network, (subnet.ipv6 for subnet in taken)), node)
     return Subnet(IPv4Network((ipv4, config.subnet_len)), IPv6Network((ipv6, config.ipv6_subnet_len or 0)))
 
 
 def count_free(config: NetworkConfig, taken: Iterable[Subnet]) -> FreeCount:
     """Count the free IPv4 subnets between SubnetMin and SubnetMax, and all of them."""
     slots = _ipv4_slots(config)
-    held = sum(last - first + 1 for first, last in _held(slots, _ipv4_networks(config, tuple(taken))))
+    claims = _believed(config.network, (subnet.ipv4 for subnet in taken))
+    held = sum(last - first + 1 for first, last in _held(slots, claims))
     return FreeCount(slots.total - held, slots.total)
 
 
@@ -80,9 +83,9 @@ def _ipv6_slots(config: NetworkConfig) -> _Slots:
     return _Slots(first, size, (last - first) // size + 1)
 
 
-def _ipv4_networks(config: NetworkConfig, taken: tuple[Subnet, ...]) -> Iterator[IPv4Network]:
+def _believed(network: T, claims: Iterable[T | None]) -> list[T]:
     """Ignore claims on the whole network or more: no agent of this network makes them, they would only block it."""
-    return (subnet.ipv4 for subnet in taken if not config.network.subnet_of(subnet.ipv4))
+    return [claim for claim in claims if claim is not None and not network.subnet_of(claim)]
 
 
 def _draw(slots: _Slots, taken: Iterable[IPv4Network | IPv6Network], node: str) -> int:

@@ -1,6 +1,7 @@
 """Which subnet is asked for: only free ones, drawn from the first hundred, at any size of network."""
 
 import random
+from ipaddress import IPv6Network
 
 import pytest
 
@@ -61,6 +62,17 @@ def test_leases_of_another_length_are_avoided_but_a_claim_on_everything_is_not_b
     taken = [subnet("10.0.0.16/30"), subnet("10.0.0.48/28"), subnet("0.0.0.0/0"), subnet("10.0.0.0/26")]
     assert choose_subnet(network, taken, "node1") == subnet("10.0.0.32/28")
     assert count_free(network, taken) == FreeCount(1, 3)
+
+
+def test_an_ipv6_claim_on_everything_is_not_believed_either() -> None:
+    network = config('{"Network":"10.0.0.0/16","EnableIPv6":true,"IPv6Network":"fd00::/48","Backend":{"Type":"vxlan"}}')
+    free = choose_subnet(network, [], "node1")
+    assert free.ipv6 is not None
+    for everything in ("::/0", "fd00::/8", "fd00::/48"):
+        claim = Subnet(subnet("10.0.5.0/24").ipv4, IPv6Network(everything))
+        assert choose_subnet(network, [claim], "node1").ipv6 == free.ipv6
+    holder = Subnet(subnet("10.0.5.0/24").ipv4, free.ipv6)
+    assert choose_subnet(network, [holder], "node1").ipv6 != free.ipv6
 
 
 def test_both_families_are_chosen() -> None:
