@@ -58,7 +58,7 @@ def obstacle(config: NetworkConfig, previous: Subnet, taken: Iterable[Subnet]) -
     """Return why the node's previous subnet cannot be its own again."""
     if not config.allows(previous):
         return f"does not fit the network config (/{config.subnet_len} in {config.network})"
-    holder = next((subnet for subnet in taken if subnet.overlaps(previous)), None)
+    holder = next((subnet for subnet in taken if _hold_one_address(config, subnet, previous)), None)
     return None if holder is None else f"{holder} belongs to another node"
 
 
@@ -86,6 +86,15 @@ def _ipv6_slots(config: NetworkConfig) -> _Slots:
 def _believed(network: T, claims: Iterable[T | None]) -> list[T]:
     """Ignore claims on the whole network or more: no agent of this network makes them, they would only block it."""
     return [claim for claim in claims if claim is not None and not network.subnet_of(claim)]
+
+
+def _hold_one_address(config: NetworkConfig, claim: Subnet, previous: Subnet) -> bool:
+    """Report whether the two share an address, in a family in which the claim is believed."""
+    if any(ipv4.overlaps(previous.ipv4) for ipv4 in _believed(config.network, [claim.ipv4])):
+        return True
+    if config.ipv6_network is None or previous.ipv6 is None:
+        return False
+    return any(ipv6.overlaps(previous.ipv6) for ipv6 in _believed(config.ipv6_network, [claim.ipv6]))
 
 
 def _draw(slots: _Slots, taken: Iterable[IPv4Network | IPv6Network], node: str) -> int:

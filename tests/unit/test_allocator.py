@@ -7,7 +7,7 @@ import pytest
 
 from agent.errors import NoFreeSubnet
 from agent.lease import Subnet
-from agent.leases.allocator import FreeCount, choose_subnet, count_free
+from agent.leases.allocator import FreeCount, choose_subnet, count_free, obstacle
 from agent.netconfig.config import NetworkConfig, parse_network_config
 from tests.unit.fake_registry import subnet
 
@@ -73,6 +73,20 @@ def test_an_ipv6_claim_on_everything_is_not_believed_either() -> None:
         assert choose_subnet(network, [claim], "node1").ipv6 == free.ipv6
     holder = Subnet(subnet("10.0.5.0/24").ipv4, free.ipv6)
     assert choose_subnet(network, [holder], "node1").ipv6 != free.ipv6
+
+
+def test_a_claim_on_everything_does_not_take_a_node_its_previous_subnet() -> None:
+    network = config('{"Network":"10.0.0.0/16","EnableIPv6":true,"IPv6Network":"fd00::/48","Backend":{"Type":"vxlan"}}')
+    previous = Subnet(subnet("10.0.46.0/24").ipv4, IPv6Network("fd00:0:0:5::/64"))
+    everything = [subnet("0.0.0.0/0"), subnet("10.0.0.0/16"), Subnet(subnet("10.0.7.0/24").ipv4, IPv6Network("::/0"))]
+    assert obstacle(network, previous, everything) is None
+    for holder in (
+        subnet("10.0.46.0/24"),
+        subnet("10.0.46.128/25"),
+        Subnet(subnet("10.0.7.0/24").ipv4, previous.ipv6),
+        Subnet(subnet("0.0.0.0/0").ipv4, previous.ipv6),
+    ):
+        assert obstacle(network, previous, [*everything, holder]) == f"{holder} belongs to another node"
 
 
 def test_both_families_are_chosen() -> None:
