@@ -7,7 +7,7 @@ refused one stays known, in case its conflict is resolved.
 
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv4Network, IPv6Network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
 from agent.lease import Lease, LeaseAdded, LeaseRemoved, Snapshot, Subnet, WatchResult
 from agent.netconfig.config import NetworkConfig
@@ -54,14 +54,26 @@ def refusal(lease: Lease, config: NetworkConfig, own: Subnet, own_public_ip: IPv
             return f"subnet is a /{ipv6.prefixlen}, not a /{config.ipv6_subnet_len}"
     if lease.subnet.overlaps(own):
         return f"subnet overlaps our own {own}"
+    problem = _problem_of(public_ip, config.network) or ("is our own" if public_ip == own_public_ip else None)
+    if problem is not None:
+        return f"public address {public_ip} {problem}"
+    public_ipv6 = lease.attrs.public_ipv6
+    if public_ipv6 is None or config.ipv6_network is None:
+        return None
+    problem = _problem_of(public_ipv6, config.ipv6_network)
+    return None if problem is None else f"public address {public_ipv6} {problem}"
+
+
+def _problem_of(public: IPv4Address | IPv6Address, overlay: Network) -> str | None:
+    """Return why packets for other nodes must not be sent to this address."""
     reasons = {
-        "is not a node's address": public_ip.packed[0] == 0 or public_ip.is_reserved,
-        "is a loopback address": public_ip.is_loopback,
-        "is a multicast address": public_ip.is_multicast,
-        f"is inside the overlay network {config.network}": public_ip in config.network,
-        "is our own": public_ip == own_public_ip,
+        "is a loopback address": public.is_loopback,
+        "is a multicast address": public.is_multicast,
+        # Of IPv6 most is reserved, and some networks use such addresses all the same.
+        "is not a node's address": public.packed[0] == 0 or (public.version == 4 and public.is_reserved),
+        f"is inside the overlay network {overlay}": public in overlay,
     }
-    return next((f"public address {public_ip} {reason}" for reason, applies in reasons.items() if applies), None)
+    return next((reason for reason, applies in reasons.items() if applies), None)
 
 
 class LeaseTable:
@@ -76,7 +88,7 @@ class LeaseTable:
         """Network of one family → the known subnets that have it: two of them cannot both be peers."""
         self._last_revision: dict[Subnet, int] = {}
         self._refusals: dict[Subnet, str] = {}
-        self._verdicts: dict[tuple[Subnet, IPv4Address], str | None] = {}
+        self._verdicts: dict[tuple[Subnet, IPv4Address, IPv6Address | None], str | None] = {}
         self._peers: dict[Subnet, Lease] = {}
         self._reported: set[tuple[Subnet, str]] = set()
         self._floor = 0
@@ -153,7 +165,7 @@ class LeaseTable:
 
     def _refusal(self, lease: Lease) -> str | None:
         """Return `refusal`, cached: with a thousand nodes it is most of the work of an event."""
-        subject = (lease.subnet, lease.attrs.public_ip)
+        subject = (lease.subnet, lease.attrs.public_ip, lease.attrs.public_ipv6)
         if subject not in self._verdicts:
             self._verdicts[subject] = refusal(lease, self._config, self._own, self._own_public_ip)
         return self._verdicts[subject]

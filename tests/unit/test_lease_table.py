@@ -1,16 +1,20 @@
 """One node's view of its peers: repeated, late and hostile results change nothing they must not."""
 
 import random
-from ipaddress import IPv4Address, IPv6Network
+from dataclasses import replace
+from ipaddress import IPv4Address, IPv6Address, IPv6Network
 
 import pytest
 
-from agent.lease import Delta, Lease, LeaseAdded, LeaseRemoved, Snapshot, Subnet
+from agent.lease import Delta, Lease, LeaseAdded, LeaseAttrs, LeaseRemoved, Snapshot, Subnet
 from agent.leases.table import LeaseTable, TableChange
 from agent.netconfig.config import parse_network_config
 from tests.unit.fake_registry import attrs, subnet
 
 CONFIG = parse_network_config(b'{"Network":"10.0.0.0/16"}')
+DUAL_STACK = parse_network_config(
+    b'{"Network":"10.0.0.0/16","EnableIPv6":true,"IPv6Network":"fd00::/48","Backend":{"Type":"vxlan"}}'
+)
 OWN = subnet("10.0.46.0/24")
 
 
@@ -133,6 +137,33 @@ def test_a_hostile_lease_is_refused_once_with_its_reason(cidr: str, public_ip: s
     assert reason in change.refused[0].reason
     assert peers.apply(snapshot(good, bad, revision=11)).refused == ()
     assert peers.refused.keys() == {bad.subnet}
+
+
+@pytest.mark.parametrize(
+    ("public_ipv6", "reason"),
+    [
+        ("::", "not a node's address"),
+        ("::1", "loopback"),
+        ("ff02::1", "multicast"),
+        ("fd00::7", "inside the overlay network fd00::/48"),
+        ("fd00:8::9", ""),
+        ("200::9", ""),
+        (None, ""),
+    ],
+)
+@pytest.mark.row("B42")
+def test_an_ipv6_address_is_checked_too_where_the_network_has_ipv6(public_ipv6: str | None, reason: str) -> None:
+    public = None if public_ipv6 is None else IPv6Address(public_ipv6)
+    found = Lease(subnet("10.0.5.0/24"), LeaseAttrs(IPv4Address("192.168.8.9"), public), 7, 5)
+    ipv4_only = table()
+    ipv4_only.apply(snapshot(found))
+    assert ipv4_only.peers == (found,)
+    dual = LeaseTable(DUAL_STACK, OWN, IPv4Address("192.168.8.227"))
+    # A known lease that gets the address is refused like a new one.
+    dual.apply(snapshot(replace(found, attrs=attrs("192.168.8.9"))))
+    dual.apply(added(replace(found, mod_revision=11)))
+    assert bool(dual.peers) is not bool(reason)
+    assert reason in "".join(dual.refused.values())
 
 
 @pytest.mark.row("B42")
