@@ -132,6 +132,8 @@ class LeaseWatch:
     def _poll(self, watch: Watch, stop: threading.Event) -> None:
         relist_at = self._next_relist()
         after: Delta | Heartbeat | None = None
+        # By the watch alone: it may be a moment behind a list.
+        seen = self.revision
         self._doubted_until = math.inf
         while not stop.is_set():
             result = after or watch.poll(min(POLL_S, max(0.0, relist_at - self._clock.now())))
@@ -141,11 +143,12 @@ class LeaseWatch:
                 self._doubted_until = math.inf
                 result, after = self._with_followers(result, watch, stop)
                 self._take(result)
-            elif isinstance(result, Heartbeat) and result.revision < self.revision:
-                log.warning(
-                    "etcd went back from revision %d to %d; listing leases again", self.revision, result.revision
-                )
-                return
+                seen = max(seen, result.revision)
+            elif isinstance(result, Heartbeat):
+                if result.revision < seen:
+                    log.warning("etcd went back from revision %d to %d; listing leases again", seen, result.revision)
+                    return
+                seen = result.revision
             if self._clock.now() >= self._doubted_until:
                 log.info("watch missed changes seen by the list; restarting it")
                 return

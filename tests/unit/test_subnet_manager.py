@@ -11,11 +11,12 @@ from ipaddress import IPv4Address
 import pytest
 
 from agent.errors import AgentError, LeaseLost, RegistryDenied, RegistryUnavailable, SubnetTaken
-from agent.lease import Lease, LeaseAttrs, Subnet
+from agent.etcd.registry import Watch
+from agent.lease import Delta, Heartbeat, Lease, LeaseAttrs, Subnet
 from agent.leases.allocator import choose_subnet
 from agent.leases.manager import SubnetManager
 from agent.netconfig.config import parse_network_config
-from tests.unit.fake_registry import NODE1, NODE2, FakeRegistry, attrs, subnet
+from tests.unit.fake_registry import NODE1, NODE2, FakeRegistry, FakeWatch, attrs, subnet
 
 CONFIG = parse_network_config(b'{"Network":"10.0.0.0/16"}')
 TTL_S = 30
@@ -532,6 +533,41 @@ def test_a_deaf_watch_is_repaired_within_half_a_minute() -> None:
     node.watch_for(31)
     assert node.peers == [[], ["10.0.101.0/24"]]
     assert node.manager.watch_restarts == 1
+
+
+class IdleWatch(FakeWatch):
+    """Reports a revision when nothing has changed, as etcd does for claims and at intervals."""
+
+    def __init__(self, registry: FakeRegistry, start_revision: int, behind: int) -> None:
+        super().__init__(registry, start_revision)
+        self._reported = start_revision - 1 - behind
+
+    def poll(self, timeout_s: float) -> Delta | Heartbeat | None:
+        return super().poll(timeout_s) or Heartbeat(self._reported)
+
+
+class RegistryOfIdleWatches(FakeRegistry):
+    """Its watches report revisions that many behind the list from which they start."""
+
+    def __init__(self, behind: int) -> None:
+        super().__init__()
+        self._behind = behind
+
+    def watch(self, start_revision: int) -> Watch:
+        return IdleWatch(self, start_revision, self._behind)
+
+
+@pytest.mark.parametrize(("behind", "goes_back"), [(0, False), (1, True)])
+def test_a_watch_that_a_list_has_overtaken_is_not_taken_for_a_restored_store(
+    behind: int, goes_back: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    node = Node(RegistryOfIdleWatches(behind))
+    node.acquire()
+    node.registry.deaf = True
+    node.clock.at(5, lambda: node.registry.put("10.0.5.0", "junk"))
+    node.watch_for(70)
+    assert (node.manager.watch_restarts > 0) is goes_back
+    assert ("went back" in caplog.text) is goes_back
 
 
 @pytest.mark.row("C13")
