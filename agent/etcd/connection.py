@@ -95,7 +95,7 @@ class Connection:
         self.channel = client.channel
         self.kv = client.kvstub
         self.lease = client.leasestub
-        self._token: tuple[tuple[str, str], ...] = tuple(client.metadata or ())
+        self._token: tuple[tuple[str, str], ...] = ()
         self._lock = threading.Lock()
         self._unattended = False
         """Whether grpc could not start the thread that completes the channel's calls. It never tries again."""
@@ -158,20 +158,20 @@ def connect(endpoint: str, credentials: Credentials, deadline_s: float) -> Conne
         "cert_cert": str(credentials.cert_file) if tls and credentials.cert_file else None,
         "cert_key": str(credentials.key_file) if tls and credentials.key_file else None,
     }
-    login = {"user": credentials.user, "password": credentials.password}
     try:
-        try:
-            client = etcd3.client(**arguments, **login)
-        except grpc.RpcError as error:
-            if "authentication is not enabled" not in str(error.details()):
-                raise
-            # As etcd's own client does: a password that is not needed does no harm.
-            client = etcd3.client(**arguments)
+        connection = Connection(endpoint, etcd3.client(**arguments), deadline_s)
     except OSError as error:
         raise RegistryDenied(f"TLS file {error.filename}: {error.strerror}") from error
-    except grpc.RpcError as error:
-        raise translate(error, endpoint) from error
-    return Connection(endpoint, client, deadline_s)
+    if credentials.user is not None:
+        try:
+            connection.log_in(credentials)
+        except grpc.RpcError as error:
+            # As etcd's own client does: a password that is not needed does no harm.
+            if "authentication is not enabled" not in str(error.details()):
+                # Not left to the garbage collector: until then it would go on connecting.
+                connection.close()
+                raise translate(error, endpoint) from error
+    return connection
 
 
 def _authorities(credentials: Credentials) -> Path:
