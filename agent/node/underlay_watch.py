@@ -49,9 +49,11 @@ class UnderlayWatch:
                 self._gone_since_s, self._beside = None, frozenset(self._addresses())
                 return None
         except (AgentError, OSError) as error:
-            # An unplugged cable, an address about to be replaced: it may be back soon.
-            log.warning("underlay: %s", error)
-            self._gone_since_s = now_s if self._gone_since_s is None else self._gone_since_s
+            # An unplugged cable, an address about to be replaced: it may be back soon. Reported once, since every link
+            # and route of a pod is a reason to look again.
+            if self._gone_since_s is None:
+                self._gone_since_s = now_s
+                log.warning("underlay: %s", error)
             return None
         ours, new = _addresses(self.started_with), _addresses(found)
         if not ours - new or not new - ours <= self._beside:

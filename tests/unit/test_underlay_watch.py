@@ -80,10 +80,11 @@ def test_another_mtu_or_interface_of_the_same_addresses_is_taken_at_once(other: 
     assert Machine().look(other, 100) == other
 
 
-def test_without_any_choice_the_agent_waits_and_then_takes_the_first_at_once() -> None:
+def test_without_any_choice_the_agent_waits_and_then_takes_the_first_at_once(caplog: pytest.LogCaptureFixture) -> None:
     machine = Machine()
-    for at_s in (100, 1000):
+    for at_s in (100, 100.1, 1000):
         assert machine.look(None, at_s) is None
         assert machine.watch.due_at_s == math.inf
+    assert caplog.messages == ["underlay: eth0 has nothing"], "once, however often it is looked at"
     assert machine.look(OTHER, 1001) == OTHER
     assert machine.look(BEGAN, 1002) is None
