@@ -87,7 +87,6 @@ class SubnetManager:
         """Why there is no lease although etcd answers."""
         self._log_limit = LogLimit(self._clock)
         self._look_now = threading.Event()
-        self._unpublished = False
         self._watch: LeaseWatch | None = None
         self.fenced: str | None = None
         """Why we must not forward: another node owns our subnet.
@@ -200,12 +199,6 @@ class SubnetManager:
         )
         self._watch.run(stop)
 
-    def publish(self, attrs: LeaseAttrs) -> None:
-        """Write new attributes, such as a new device's MAC, under our key; the renewal thread does it soon."""
-        self._attrs = attrs
-        self._unpublished = True
-        self._look_now.set()
-
     def release(self) -> None:
         """Release the subnet, unless it is a reservation.
 
@@ -275,9 +268,8 @@ class SubnetManager:
                 ttl_s = self._adopt(lease, found)
             elif refusal is not None and life.may_ask_again(answered_at):
                 raise refusal
-            wanted = self._unpublished or (periodic and found.attrs != self._attrs)
+            wanted = periodic and found.attrs != self._attrs
             kept = found if ttl_s > 0 and not wanted else self._repair(found, ttl_s > 0)
-        self._unpublished = False
         # Without a TTL there is a new etcd lease, granted after `now`.
         renewed_at, ttl_s = (asked_at, ttl_s) if ttl_s > 0 else (answered_at, self._lease_ttl_s)
         self._hold(kept, replace(life, renewed_at=renewed_at, ttl_s=ttl_s))

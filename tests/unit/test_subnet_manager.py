@@ -375,17 +375,6 @@ def test_an_operator_can_make_our_lease_a_reservation() -> None:
     assert node.registry.etcd_leases == {}
 
 
-def test_published_attributes_are_written_under_the_same_lease() -> None:
-    node = Node()
-    lease = node.acquire()
-    node.clock.at(1, lambda: node.manager.publish(attrs("192.168.8.227", "vxlan")))
-    node.renew_for(3)
-    assert node.manager.lease is not None
-    assert node.manager.lease.attrs.backend_type == "vxlan"
-    assert node.manager.lease.etcd_lease_id == lease.etcd_lease_id
-    assert node.registry.calls.count("update") == 1
-
-
 def test_release_gives_everything_back_but_a_reservation() -> None:
     node = Node()
     node.acquire()
