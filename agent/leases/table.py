@@ -23,19 +23,6 @@ class Refusal:
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class TableChange:
-    """The peers that one result changed."""
-
-    added: tuple[Lease, ...] = ()
-    changed: tuple[Lease, ...] = ()
-    """Known subnets with new attributes: another public address, MAC or key."""
-    removed: tuple[Lease, ...] = ()
-    """Their former values."""
-    refused: tuple[Refusal, ...] = ()
-    """Refusals not reported before."""
-
-
 def refusal(lease: Lease, config: NetworkConfig, own: Subnet, own_public_ip: IPv4Address) -> str | None:
     """Return why this lease, taken alone, must not become a peer; None if it may.
 
@@ -110,8 +97,8 @@ class LeaseTable:
         """Return every refused lease, with the reason."""
         return dict(self._refusals)
 
-    def apply(self, result: WatchResult, *, keep_missing: bool = False) -> TableChange:
-        """Apply `result` and return the changes.
+    def apply(self, result: WatchResult, *, keep_missing: bool = False) -> tuple[Refusal, ...]:
+        """Apply `result` and return the refusals that were not reported before.
 
         `keep_missing`: peers missing from a snapshot stay; our own lease never does.
         """
@@ -120,10 +107,12 @@ class LeaseTable:
             self._know({**kept, **result.leases})
             # A snapshot may be older than our state: etcd was restored from a backup. It is the truth all the same.
             self._floor = self.revision = result.revision
-            return self._admit({*self._known, *self._peers, *self._refusals})
+            self._admit({*self._known, *self._peers, *self._refusals})
+            return self._unreported()
         touched = {subnet for event in result.events if (subnet := self._take_event(event)) is not None}
         self.revision = max(self.revision, result.revision)
-        return self._admit(self._and_sharers(touched))
+        self._admit(self._and_sharers(touched))
+        return self._unreported()
 
     def _know(self, leases: dict[Subnet, Lease]) -> None:
         self._known = leases
@@ -170,7 +159,7 @@ class LeaseTable:
             self._verdicts[subject] = refusal(lease, self._config, self._own, self._own_public_ip)
         return self._verdicts[subject]
 
-    def _admit(self, subnets: Collection[Subnet]) -> TableChange:
+    def _admit(self, subnets: Collection[Subnet]) -> None:
         """Choose the peers among these again.
 
         The current holder of a subnet keeps it against a newcomer. No subnet outside of `subnets` shares a network with
@@ -199,14 +188,6 @@ class LeaseTable:
         if peers != before:
             others = {subnet: lease for subnet, lease in self._peers.items() if subnet not in subnets}
             self._peers = dict(sorted((others | peers).items(), key=_number))
-        return TableChange(
-            added=_sorted(lease for subnet, lease in peers.items() if subnet not in before),
-            changed=_sorted(
-                lease for subnet, lease in peers.items() if subnet in before and before[subnet].attrs != lease.attrs
-            ),
-            removed=_sorted(lease for subnet, lease in before.items() if subnet not in peers),
-            refused=self._unreported(),
-        )
 
     def _forget(self, subnets: Iterable[Subnet]) -> None:
         for subnet in subnets:
@@ -228,10 +209,6 @@ class LeaseTable:
 
 def _networks(subnet: Subnet) -> tuple[Network, ...]:
     return (subnet.ipv4,) if subnet.ipv6 is None else (subnet.ipv4, subnet.ipv6)
-
-
-def _sorted(leases: Iterable[Lease]) -> tuple[Lease, ...]:
-    return tuple(sorted(leases, key=lambda lease: lease.subnet.number))
 
 
 def _number(item: tuple[Subnet, Lease]) -> int:

@@ -210,9 +210,9 @@ class LeaseWatch:
     def _take(self, result: Snapshot | Delta) -> None:
         if isinstance(result, Snapshot) and result.revision < self._table.revision:
             self._keep_until = self._clock.now() + KEPT_S
-        change = self._table.apply(result, keep_missing=self._clock.now() < self._keep_until)
+        refusals = self._table.apply(result, keep_missing=self._clock.now() < self._keep_until)
         self._bad_entries.report(result.bad, complete=isinstance(result, Snapshot))
-        for refusal in change.refused:
+        for refusal in refusals:
             lease = refusal.lease
             log.warning("lease %s of %s refused: %s", lease.subnet, lease.attrs.public_ip, refusal.reason)
         if self._log_limit.reset():
