@@ -1,4 +1,4 @@
-"""A thread in one network namespace, so that sockets and /proc/sys/net belong to it.
+"""Functions that run in one network namespace, so that sockets and /proc/sys/net belong to it.
 
 `setns(2)` moves one thread, not the whole process; so a dedicated thread replaces a helper process, and its end
 releases the namespace. Python 3.11 has no `os.setns`, hence ctypes.
@@ -8,7 +8,7 @@ import ctypes
 import errno
 import os
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 CLONE_NEWNET = 0x40000000  # linux/sched.h
@@ -32,21 +32,6 @@ def set_namespace(descriptor: int, kind: int = 0) -> None:
     if libc.setns(ctypes.c_int(descriptor), ctypes.c_int(kind)) != 0:
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number))
-
-
-def enter_network_namespace(pid: int) -> None:
-    """Move the calling thread into the network namespace of process `pid`, which must differ from its own.
-
-    Raises OSError.
-    """
-    if _in_own_network_namespace(pid):
-        # The process has not yet moved to its namespace: its changes would be made in ours.
-        raise OSError(errno.EINVAL, STILL_OURS)
-    descriptor = os.open(f"/proc/{pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        set_namespace(descriptor, CLONE_NEWNET)
-    finally:
-        os.close(descriptor)
 
 
 class HeldNamespace:
@@ -73,12 +58,11 @@ class HeldNamespace:
             return function()
 
         with ThreadPoolExecutor(1, "namespace") as visitor:
-            return _begin(visitor, visit).result()
-
-    def thread(self) -> "NamespaceThread":
-        """Return a thread in the namespace. Raises OSError."""
-        # Even entering our own namespace takes CAP_SYS_ADMIN, which an agent that runs as a service does not have.
-        return NamespaceThread(None, None if self._is_here() else self._descriptor)
+            try:
+                future = visitor.submit(visit)
+            except RuntimeError as error:
+                raise BlockingIOError(errno.EAGAIN, str(error)) from error
+            return future.result()
 
     def _is_here(self) -> bool:
         return os.path.samestat(os.stat(OWN_NAMESPACE), self._is)
@@ -88,41 +72,3 @@ class HeldNamespace:
         if not self._closed:
             self._closed = True
             os.close(self._descriptor)
-
-
-class NamespaceThread:
-    """Runs functions one after the other in the caller's network namespace, or in that of another process."""
-
-    def __init__(self, netns_pid: int | None, descriptor: int | None = None) -> None:
-        """Start the thread; with `descriptor` in its namespace.
-
-        Raises OSError when `netns_pid` is gone or may not be entered, or, like a fork, if a limit of processes is
-        reached.
-        """
-        self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="namespace")
-        try:
-            # The executor starts its thread here: a new thread inherits its creator's namespace.
-            _begin(self._executor, lambda: None).result()
-            if netns_pid is not None:
-                self.run(lambda: enter_network_namespace(netns_pid))
-            elif descriptor is not None:
-                self.run(lambda: set_namespace(descriptor, CLONE_NEWNET))
-        except OSError:
-            self.close()
-            raise
-
-    def run(self, function: Callable[[], Result]) -> Result:
-        """Run `function` and return its result or raise its exception. Raises RuntimeError after `close`."""
-        return self._executor.submit(function).result()
-
-    def close(self) -> None:
-        """End the thread; safe to call twice."""
-        self._executor.shutdown(wait=True)
-
-
-def _begin(executor: ThreadPoolExecutor, function: Callable[[], Result]) -> "Future[Result]":
-    """Run `function` in the executor's first thread, which starts now. Raises BlockingIOError if it cannot."""
-    try:
-        return executor.submit(function)
-    except RuntimeError as error:
-        raise BlockingIOError(errno.EAGAIN, str(error)) from error

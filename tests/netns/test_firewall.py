@@ -10,8 +10,8 @@ import pytest
 
 from agent.kernel.firewall import Firewall, Policy, rules, table_name
 from agent.kernel.journal import FileJournal
-from agent.kernel.namespace import NamespaceThread
 from tests.netns.conftest import Namespace, NamespaceMaker
+from tests.netns.namespace_thread import NamespaceThread
 
 pytestmark = pytest.mark.root
 

@@ -12,9 +12,9 @@ from agent.kernel.firewall import Firewall, Policy
 from agent.kernel.flanneld_rules import find_leftovers
 from agent.kernel.forward_rules import ForwardReport, ForwardRules, dropping_chains
 from agent.kernel.journal import FileJournal
-from agent.kernel.namespace import NamespaceThread
 from agent.kernel.nftables import ChainMonitor
 from tests.netns.conftest import NamespaceMaker
+from tests.netns.namespace_thread import NamespaceThread
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.root

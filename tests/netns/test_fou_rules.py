@@ -15,9 +15,9 @@ from agent.backends import fou_rules
 from agent.backends.fou_rules import FouCheck, FouRules
 from agent.datapath.counters import Counters
 from agent.kernel.journal import FileJournal
-from agent.kernel.namespace import NamespaceThread
 from agent.kernel.nftables import run_nft
 from tests.netns.conftest import Namespace, NamespaceMaker
+from tests.netns.namespace_thread import NamespaceThread
 from tests.packets import ipv4, udp
 from tests.waiting import wait_until
 

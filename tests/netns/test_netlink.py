@@ -12,9 +12,9 @@ import pytest
 from agent.kernel.journal import FileJournal, SilentJournal
 from agent.kernel.kernel import Kernel, NetlinkError
 from agent.kernel.monitor import Monitor
-from agent.kernel.namespace import NamespaceThread
 from agent.kernel.values import Family, Route
 from tests.netns.conftest import Namespace, NamespaceMaker
+from tests.netns.namespace_thread import NamespaceThread
 from tests.netns.wishes import bridge, neighbours, settings, veth
 from tests.waiting import wait_until
 

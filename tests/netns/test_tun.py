@@ -19,10 +19,10 @@ from agent.datapath.udp_socket import open_udp_socket
 from agent.errors import EnvironmentMissing
 from agent.kernel.journal import SilentJournal
 from agent.kernel.kernel import Kernel
-from agent.kernel.namespace import NamespaceThread
 from agent.kernel.sockets import port_holder
 from agent.kernel.values import Route
 from tests.netns.conftest import Namespace, NamespaceMaker
+from tests.netns.namespace_thread import NamespaceThread
 from tests.netns.wishes import bridge, settings
 from tests.packets import ipv4
 from tests.waiting import wait_until

@@ -14,7 +14,6 @@ from agent.kernel.conntrack import AT_ONCE, FAMILIES, FEW_PORTS, forget_flows
 from agent.kernel.firewall import Firewall, Policy, escapes
 from agent.kernel.journal import SilentJournal
 from agent.kernel.kernel import Kernel
-from agent.kernel.namespace import NamespaceThread
 from agent.kernel.values import Family, Flow, IPAddress, IPNetwork
 from testbed.cluster.object_key import key_of
 from testbed.services.endpoints import BoundPort, Endpoint, HostPort
@@ -22,6 +21,7 @@ from testbed.services.programmer import Programmer
 from testbed.services.rules import everywhere
 from testbed.services.udp_flows import FlowNode, on_node
 from tests.netns.conftest import Namespace, NamespaceMaker
+from tests.netns.namespace_thread import NamespaceThread
 
 pytestmark = pytest.mark.root
 
