@@ -12,7 +12,7 @@ import socket
 import struct
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from pyroute2.iproute.linux import IPRoute
 from pyroute2.netlink import NLM_F_ACK, NLM_F_CREATE, NLM_F_REPLACE, NLM_F_REQUEST
@@ -59,7 +59,6 @@ from agent.kernel.values import (
     VxlanSettings,
 )
 
-Result = TypeVar("Result")
 InNamespace = Callable[[Callable[[], Any]], Any]
 """Calls a function in a thread in the namespace, whose /proc/sys it sees; returns what it returns."""
 
