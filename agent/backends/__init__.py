@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TypeVar
 
 from agent.backends.base import Backend, Underlay
-from agent.errors import InvalidConfig
 from agent.kernel.kernel import Kernel
 from agent.kernel.values import Family, IPNetwork
 from agent.netconfig.backend_options import ExtensionOptions, IpipOptions, UdpOptions, VxlanOptions, WireguardOptions
@@ -112,18 +111,9 @@ BACKENDS: Mapping[str, Callable[[_Parts], Backend]] = {
 }
 
 
-def make_backend(
-    config: NetworkConfig, underlay: Underlay, kernel: Kernel, datapath: str = "auto", *, offload: bool = False
-) -> Backend:
-    """Return the backend that the network config asks for. Raises InvalidConfig for an unknown one, and
-    EnvironmentMissing.
+def make_backend(config: NetworkConfig, underlay: Underlay, kernel: Kernel, datapath: str, *, offload: bool) -> Backend:
+    """Return the backend that the network config asks for, one of BACKENDS. Raises EnvironmentMissing.
 
     `datapath`: what moves packets, for backends that do it in user space; `offload`: see FouPlan.
     """
-    maker = BACKENDS.get(config.backend_type)
-    if maker is None:
-        known = ", ".join(sorted(BACKENDS))
-        raise InvalidConfig(
-            f"network config: Backend.Type: unknown backend (got {config.backend_type!r}; want {known})"
-        )
-    return maker(_Parts(config, underlay, kernel, datapath, offload))
+    return BACKENDS[config.backend_type](_Parts(config, underlay, kernel, datapath, offload))
