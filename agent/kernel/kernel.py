@@ -112,11 +112,6 @@ class Kernel:
         with self._using:
             return read.link(self._socket, name)
 
-    def link_at(self, index: int) -> Link | None:
-        """Return the interface with that index, or None."""
-        with self._using:
-            return read.link_at(self._socket, index)
-
     def traffic(self, name: str) -> Traffic | None:
         """Return the traffic of the interface of that name, or None when there is none."""
         with self._using:
@@ -168,7 +163,7 @@ class Kernel:
             link = read.link(self._socket, device)
             return {} if link is None else read.neighbours(self._socket, link, family)
 
-    def unanswered_neighbours(self, device: str, family: Family = 4) -> frozenset[IPAddress]:
+    def unanswered_neighbours(self, device: str, family: Family) -> frozenset[IPAddress]:
         """Return the addresses on a device that failed to resolve to a MAC address."""
         with self._using:
             link = read.link(self._socket, device)
