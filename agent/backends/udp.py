@@ -37,9 +37,7 @@ TX_QUEUE_LENGTH = 1000  # packets; the TUN driver's 500 drop bursts
 class UdpBackend:
     """Carries packets in user space; see `Backend` for its life. Methods may be called from several threads."""
 
-    def __init__(
-        self, network: IPv4Network, port: int, underlay: Underlay, kernel: Kernel, datapath: str = "auto"
-    ) -> None:
+    def __init__(self, network: IPv4Network, port: int, underlay: Underlay, kernel: Kernel, datapath: str) -> None:
         """Choose the data path: `datapath` is auto, native or python. Raises EnvironmentMissing."""
         check_tun()
         self.device = DEVICE_PATTERN

@@ -33,7 +33,7 @@ class VxlanPlan:
     rules = None
 
     def __init__(
-        self, options: VxlanOptions, underlay: Underlay, kernel: Kernel, *, ipv6: bool = False, rng: random.Random
+        self, options: VxlanOptions, underlay: Underlay, kernel: Kernel, *, ipv6: bool, rng: random.Random
     ) -> None:
         """`ipv6`: dual stack; the underlay then has an IPv6 address."""
         self._options = options

@@ -31,7 +31,7 @@ class NativePump:
         udp: socket.socket,
         forwarder: Forwarder,
         tally: PacketCounters,
-        on_failure: Callable[[], None] = lambda: None,
+        on_failure: Callable[[], None],
     ) -> None:
         """Take `on_failure`, which a thread of the pump calls, at most once, when it can no longer move packets.
 

@@ -60,7 +60,7 @@ class PythonPump:
         udp: socket.socket,
         forwarder: Forwarder,
         tally: PacketCounters,
-        on_failure: Callable[[], None] = lambda: None,
+        on_failure: Callable[[], None],
     ) -> None:
         """Take `on_failure`, which the pump's thread calls, at most once, when it can no longer move packets."""
         self.forwarder = forwarder

@@ -29,7 +29,7 @@ class TunDevice:
     The kernel removes it with its routes when it is closed or this process ends; after `leave` it stays.
     """
 
-    def __init__(self, name: str, descriptor: int, *, vnet_header: bool = False) -> None:
+    def __init__(self, name: str, descriptor: int, *, vnet_header: bool) -> None:
         self.name = name
         self.vnet_header = vnet_header
         """Whether each packet has a virtio header."""

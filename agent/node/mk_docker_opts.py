@@ -16,7 +16,7 @@ ROUTES = Path("/proc/net/route")
 FAILED, ENVIRONMENT = 1, 3
 
 
-def docker_options(values: Mapping[str, str], *, ip_masq: bool = True) -> dict[str, str]:
+def docker_options(values: Mapping[str, str], *, ip_masq: bool) -> dict[str, str]:
     """Return variable → option for dockerd, of what subnet.env has. Pure."""
     options = {}
     if subnet := values.get("FLANNEL_SUBNET"):
@@ -29,7 +29,7 @@ def docker_options(values: Mapping[str, str], *, ip_masq: bool = True) -> dict[s
     return options
 
 
-def render(options: Mapping[str, str], *, individual: bool, combined: bool, key: str = "DOCKER_OPTS") -> str:
+def render(options: Mapping[str, str], *, individual: bool, combined: bool, key: str) -> str:
     """Return the text of the file, in the requested forms, or in both if none is. Pure."""
     both = not individual and not combined
     lines = [f'{name}="{option}"' for name, option in options.items()] if individual or both else []

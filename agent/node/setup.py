@@ -59,7 +59,7 @@ class NodeSetup:
         backend: Backend,
         kernel: Kernel,
         readiness: Readiness,
-        alive: Callable[[], object] = lambda: None,
+        alive: Callable[[], object],
     ) -> None:
         """`alive` is called before each part: all of them together may take long on a slow machine."""
         self._options = options
