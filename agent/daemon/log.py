@@ -9,6 +9,9 @@ import time
 
 from agent.daemon.pacing import Clock
 
+INTERVAL_S = 10.0
+"""Between two messages of one limit."""
+
 
 class OneLineFormatter(logging.Formatter):
     """Writes each event as one line."""
@@ -36,15 +39,14 @@ def start_logging(verbosity: int) -> None:
 class LogLimit:
     """Lets one message through per interval, so that an outage of hours does not fill the disk."""
 
-    def __init__(self, clock: Clock, interval_s: float = 10.0) -> None:
+    def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._interval_s = interval_s
         self._last: float | None = None
 
     def allows(self) -> bool:
         """Return whether a message may be logged now; count it as logged."""
         now = self._clock.now()
-        if self._last is not None and now - self._last < self._interval_s:
+        if self._last is not None and now - self._last < INTERVAL_S:
             return False
         self._last = now
         return True

@@ -5,6 +5,9 @@ import threading
 import time
 from typing import Protocol
 
+FIRST_S, LONGEST_S = 0.1, 2.0
+"""The first and the longest delay of a back-off."""
+
 
 class Clock(Protocol):
     """Where now comes from and where waiting happens."""
@@ -29,20 +32,18 @@ class SystemClock:
 
 
 class Backoff:
-    """Growing delays: `first_s` doubled up to `longest_s`, each cut by up to a half at random."""
+    """Growing delays: doubled from FIRST_S up to LONGEST_S, each cut by up to a half at random."""
 
-    def __init__(self, rng: random.Random, first_s: float = 0.1, longest_s: float = 2.0) -> None:
+    def __init__(self, rng: random.Random) -> None:
         self._rng = rng
-        self._first_s = first_s
-        self._longest_s = longest_s
-        self._next_s = first_s
+        self._next_s = FIRST_S
 
     def next_s(self) -> float:
         """Return how long to wait before the next try, in seconds."""
-        delay_s, self._next_s = self._next_s, min(self._longest_s, self._next_s * 2)
+        delay_s, self._next_s = self._next_s, min(LONGEST_S, self._next_s * 2)
         # Without jitter all nodes that lost etcd together would come back together.
         return delay_s * self._rng.uniform(0.5, 1.0)
 
     def reset(self) -> None:
         """Start from the first delay again, after a success."""
-        self._next_s = self._first_s
+        self._next_s = FIRST_S
