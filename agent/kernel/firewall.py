@@ -9,13 +9,12 @@ from dataclasses import dataclass
 
 from agent.kernel.journal import Journal
 from agent.kernel.nftables import generation_if_known, list_objects, run_nft
-from agent.kernel.values import Flow, IPAddress, IPNetwork
+from agent.kernel.values import FAMILY_WORDS, Flow, IPAddress, IPNetwork
 
 TABLE_PREFIX = "overlay-agent-"
 KUBE_PROXY_MARK = "0x4000"
 """kube-proxy masquerades packets with this mark; doing it twice would change the port that it chose."""
 MULTICAST = {4: "224.0.0.0/4", 6: "ff00::/8"}
-FAMILY_WORDS = {4: "ip", 6: "ip6"}
 FIRST_PORT, LAST_PORT = 1024, 65535
 """Source port range for masquerading."""
 

@@ -11,11 +11,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from agent.kernel.firewall import FAMILY_WORDS
 from agent.kernel.forward_chains import legacy_program, read_rules, words_of
 from agent.kernel.iptables import comment_of, find_program, legacy_tables, nft_program, run_iptables
 from agent.kernel.journal import Journal
 from agent.kernel.nftables import FirewallError, list_objects, run_nft
+from agent.kernel.values import FAMILY_WORDS
 
 log = logging.getLogger(__name__)
 

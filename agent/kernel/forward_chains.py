@@ -13,11 +13,10 @@ from dataclasses import dataclass
 from ipaddress import ip_address, ip_network, summarize_address_range
 from typing import Any, Literal
 
-from agent.kernel.values import Family, IPNetwork
+from agent.kernel.values import FAMILY_WORDS, Family, IPNetwork
 
 HOOK = "forward"
 SHARED_TABLE, SHARED_CHAIN = "filter", "FORWARD"
-FAMILY_WORDS: Mapping[Family, str] = {4: "ip", 6: "ip6"}
 COMMENT_PREFIX = "overlay-agent: "
 EVERYTHING = {"ipv4": "0.0.0.0/0", "ip": "0.0.0.0/0", "ipv6": "::/0", "ip6": "::/0"}
 """The addresses matched by `meta nfproto` and `meta protocol`, as networks."""

@@ -11,7 +11,6 @@ from functools import cache
 from agent.kernel.firewall import TABLE_PREFIX
 from agent.kernel.forward_chains import (
     COMMENT_PREFIX,
-    FAMILY_WORDS,
     SHARED_CHAIN,
     SHARED_TABLE,
     BaseChain,
@@ -32,7 +31,7 @@ from agent.kernel.forward_chains import (
 from agent.kernel.iptables import comment_of, find_program, legacy_tables, nft_program, run_iptables
 from agent.kernel.journal import Journal
 from agent.kernel.nftables import FirewallError, generation_if_known, list_objects, run_nft
-from agent.kernel.values import Family, IPNetwork
+from agent.kernel.values import FAMILY_WORDS, Family, IPNetwork
 
 NOT_WANTED = "these rules are no longer wanted"
 

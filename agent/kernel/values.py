@@ -10,6 +10,8 @@ from typing import Literal
 
 Family = Literal[4, 6]
 """An IP version."""
+FAMILY_WORDS: Mapping[Family, str] = {4: "ip", 6: "ip6"}
+"""What nft calls each, and how the names of iptables' programs begin."""
 IPAddress = IPv4Address | IPv6Address
 IPInterface = IPv4Interface | IPv6Interface
 IPNetwork = IPv4Network | IPv6Network
