@@ -3,7 +3,8 @@
 from ipaddress import IPv6Address, IPv6Network
 from pathlib import Path
 
-from agent.backends import BACKENDS, Underlay
+from agent.backends import BACKENDS
+from agent.backends.base import Underlay
 from agent.backends.subnet_routes import overlap
 from agent.errors import EnvironmentMissing, InvalidConfig, UsageError
 from agent.etcd.connection import Credentials

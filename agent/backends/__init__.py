@@ -13,8 +13,6 @@ from agent.kernel.values import Family, IPNetwork
 from agent.netconfig.backend_options import ExtensionOptions, IpipOptions, UdpOptions, VxlanOptions, WireguardOptions
 from agent.netconfig.config import NetworkConfig
 
-__all__ = ["BACKENDS", "Underlay", "make_backend"]
-
 Options = TypeVar("Options")
 
 WIREGUARD_KEY_FILE = "/run/flannel/wgkey"

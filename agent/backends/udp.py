@@ -21,9 +21,9 @@ from agent.datapath.forwarding_table import ForwardingTable
 from agent.datapath.pump import Pump, choose_datapath, make_pump
 from agent.datapath.tun import TunDevice, open_tun
 from agent.datapath.udp_socket import open_udp_socket
-from agent.errors import EnvironmentMissing
+from agent.errors import EnvironmentMissing, NetlinkError
 from agent.kernel.bridge import ipv6_sysctls
-from agent.kernel.kernel import Kernel, NetlinkError
+from agent.kernel.kernel import Kernel
 from agent.kernel.values import Route, Wanted, WantedAddresses, WantedLink, WantedRoute, WantedSysctl
 from agent.lease import Lease, LeaseAttrs
 from agent.options.preconditions import check_tun

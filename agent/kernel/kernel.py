@@ -33,8 +33,6 @@ from agent.kernel.values import (
     WantedSysctl,
 )
 
-__all__ = ["Kernel", "NetlinkError"]
-
 Result = TypeVar("Result")
 
 

@@ -4,7 +4,7 @@ import logging
 import math
 from collections.abc import Callable, Collection
 
-from agent.backends import Underlay
+from agent.backends.base import Underlay
 from agent.errors import AgentError
 from agent.kernel.values import IPAddress
 

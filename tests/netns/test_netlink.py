@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
+from agent.errors import NetlinkError
 from agent.kernel.journal import FileJournal, SilentJournal
-from agent.kernel.kernel import Kernel, NetlinkError
+from agent.kernel.kernel import Kernel
 from agent.kernel.monitor import Monitor
 from agent.kernel.values import Family, Route
 from tests.netns.conftest import Namespace, NamespaceMaker

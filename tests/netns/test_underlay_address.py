@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from agent.assembly import choose_underlay
-from agent.backends import Underlay as Choice
+from agent.backends.base import Underlay as Choice
 from agent.errors import EnvironmentMissing
 from agent.kernel.journal import SilentJournal
 from agent.kernel.kernel import Kernel

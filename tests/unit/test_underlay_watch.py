@@ -7,7 +7,7 @@ from ipaddress import IPv4Address, IPv6Address
 
 import pytest
 
-from agent.backends import Underlay
+from agent.backends.base import Underlay
 from agent.errors import EnvironmentMissing
 from agent.node.underlay_watch import ADDRESS_GONE_S, UnderlayWatch
 
