@@ -24,6 +24,8 @@ from agent.netconfig.backend_options import VxlanOptions
 # bytes: inner Ethernet 14, vxlan 8, UDP 8, and the outer header
 ENCAP_OVERHEAD: dict[Family, int] = {4: 14 + 8 + 8 + 20, 6: 14 + 8 + 8 + 40}
 MAC = re.compile(r"(?:[0-9a-f]{2}:){5}[0-9a-f]{2}")
+ANY_MAC = "00:00:00:00:00:00"
+"""As an entry it is where frames for all unknown MACs go."""
 
 
 class VxlanPlan:
@@ -152,6 +154,6 @@ def vtep_mac(data: object) -> str:
         if isinstance(data, dict)
         else None
     )
-    if not isinstance(mac, str) or not MAC.fullmatch(mac.lower()) or int(mac[:2], 16) & 1:
+    if not isinstance(mac, str) or not MAC.fullmatch(mac.lower()) or int(mac[:2], 16) & 1 or mac == ANY_MAC:
         raise ValueError("its backend data has no VtepMAC, the unicast MAC of its vxlan device")
     return mac.lower()

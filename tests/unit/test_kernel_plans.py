@@ -63,7 +63,16 @@ def test_only_routes_that_an_agent_makes_are_taken_for_ours(route: Route, ours: 
 
 
 @pytest.mark.parametrize(
-    "data", [None, {}, "x", {"VtepMAC": 5}, {"VtepMAC": "02:00"}, {"VtepMAC": "01:00:00:00:00:01"}]
+    "data",
+    [
+        None,
+        {},
+        "x",
+        {"VtepMAC": 5},
+        {"VtepMAC": "02:00"},
+        {"VtepMAC": "01:00:00:00:00:01"},
+        {"VtepMAC": "00:00:00:00:00:00"},
+    ],
 )
 def test_a_peer_without_a_unicast_mac_is_ignored(data: object) -> None:
     with pytest.raises(ValueError, match="VtepMAC"):
