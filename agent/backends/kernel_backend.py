@@ -104,7 +104,11 @@ class KernelBackend:
     def set_peers(self, peers: Iterable[Lease]) -> None:
         """Carry packets to exactly these leases from now on; leases of another backend type are ignored."""
         with self._lock:
-            self._peers = tuple(lease for lease in peers if self._concerns_us(lease))
+            leases = tuple(peers)
+            present = {lease.subnet for lease in leases}
+            # A lease that returns is reported again, and one that is gone takes no memory.
+            self._ignored = {(subnet, why) for subnet, why in self._ignored if subnet in present}
+            self._peers = tuple(lease for lease in leases if self._concerns_us(lease))
             self._known = True
             self._converge_or_call()
 

@@ -1,17 +1,22 @@
 """What the kernel backends want for a peer, as values: no kernel is asked."""
 
 import random
+from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Network
+from typing import cast
 
 import pytest
 
 from agent.backends.base import Underlay
 from agent.backends.host_gw import HostGatewayPlan
+from agent.backends.kernel_backend import KernelBackend
 from agent.backends.subnet_routes import direct_device, is_subnet_route, unreachable_route
 from agent.backends.vxlan import random_mac, vtep_mac
 from agent.errors import EnvironmentMissing
+from agent.kernel.kernel import Kernel
 from agent.kernel.values import Route
 from agent.lease import Lease, LeaseAttrs, Subnet
+from agent.netconfig.config import parse_network_config
 
 NETWORK = IPv4Network("10.0.0.0/16")
 PEER_SUBNET = IPv4Network("10.0.90.0/24")
@@ -26,6 +31,19 @@ def test_host_gw_wants_one_plain_route_for_a_peer() -> None:
     (entry,) = HostGatewayPlan(UNDERLAY).peer_entries(PEER, ())
     assert entry.route == Route(PEER_SUBNET, "eth0", gateway=PEER_IP)
     assert (entry.hop, entry.via) == (None, "192.168.8.228")
+
+
+def test_a_lease_of_another_backend_is_reported_once_and_again_when_it_returns(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    config = parse_network_config(b'{"Network":"10.0.0.0/16","Backend":{"Type":"host-gw"}}')
+    backend = KernelBackend(HostGatewayPlan(UNDERLAY), config, UNDERLAY, cast("Kernel", None))
+    other = replace(PEER, attrs=replace(PEER.attrs, backend_type="vxlan"))
+    warning = "lease 10.0.90.0/24 of 192.168.8.228 ignored: of backend type vxlan"
+    steps: list[tuple[list[Lease], int]] = [([other], 1), ([other], 1), ([], 1), ([other], 2)]
+    for leases, warnings in steps:
+        backend.set_peers(leases)
+        assert caplog.messages == [warning] * warnings
 
 
 def test_host_gw_refuses_a_public_address_that_is_not_the_interfaces() -> None:
