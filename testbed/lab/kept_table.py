@@ -30,12 +30,18 @@ class KeptTable:
         self._skeleton = skeleton
         self._base_rules = base_rules
         self._there: Ruleset | None = None
-        """What we have written; None: nothing yet."""
+        """What we have written; None: nothing yet, or a change was refused."""
+        self._was_sent = False
 
     @property
     def is_there(self) -> bool:
         """Return whether the table was written."""
         return self._there is not None
+
+    @property
+    def may_be_there(self) -> bool:
+        """Return whether the kernel may have the table: a refused change leaves the one before it."""
+        return self._was_sent
 
     def put(self, wanted: Ruleset, why_first: str, why_later: str) -> None:
         """Bring the table to this, with a minimal change; an empty one is not created.
@@ -43,7 +49,7 @@ class KeptTable:
         Raises TableRefused, and then writes the whole table at the next call.
         """
         if self._there is None:
-            if wanted.is_empty:
+            if wanted.is_empty and not self.may_be_there:
                 return
             self._load(whole(self._skeleton, wanted), why_first)
         elif script := difference(self._there, wanted):
@@ -85,6 +91,7 @@ class KeptTable:
 
     def _load(self, script: str, why: str) -> None:
         before = self._rules.generation()
+        self._was_sent = True
         done = self._run(["nft", "-f", "-"], script)
         if done.returncode != 0:
             # One that was killed, for want of memory, says nothing.

@@ -100,7 +100,7 @@ class Policies:
             ):
                 self._nodes_tables = {name: self._tables_of(node) for name, node in nodes.items()}
             writes = []
-            if self.applied or any(one.is_there for one in self._nodes_tables.values()):
+            if self.applied or any(one.may_be_there for one in self._nodes_tables.values()):
                 world = self.world()
                 writes = [(name, partial(one.put, world)) for name, one in self._nodes_tables.items()]
             self._rules.write(writes)
@@ -143,9 +143,9 @@ class NodeTables:
         self._turn = threading.Lock()
 
     @property
-    def is_there(self) -> bool:
-        """Return whether a policy was ever enforced here."""
-        return self._inet.is_there
+    def may_be_there(self) -> bool:
+        """Return whether a policy was ever enforced here, or may have been."""
+        return self._inet.may_be_there
 
     def put(self, world: World) -> None:
         """Write both tables for this world. Raises OSError."""
@@ -156,7 +156,7 @@ class NodeTables:
     def repair(self) -> bool:
         """Restore what another program changed; return whether it had to. Raises OSError."""
         with self._turn:
-            if not self.is_there or not self._rules.moved():
+            if not self.may_be_there or not self._rules.moved():
                 return False
             # Both are checked.
             return any([self._bridge.repair(WHY_REPAIR), self._inet.repair(WHY_REPAIR)])

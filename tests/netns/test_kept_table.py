@@ -70,6 +70,21 @@ def test_an_nft_that_is_killed_without_a_word_is_a_refusal_and_the_change_is_mad
     assert "10.0.0.2" in machine.run(["nft", "list", "table", "ip", "first"]).stdout
 
 
+def test_a_table_is_emptied_even_if_that_was_refused_at_first(
+    machine: Namespace, rules: RulesWatch, tables: list[KeptTable], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patched:
+        patched.setattr(kept_table, "LIMIT_S", TOO_SHORT_S)
+        with pytest.raises(TableRefused):
+            tables[0].put(wanted("first"), "test", "test")
+    assert (tables[0].is_there, tables[0].may_be_there) == (False, True)
+    tables[0].put(wanted("first"), "test", "test")
+    assert "10.0.0.1" not in machine.run(["nft", "list", "table", "ip", "first"]).stdout
+    never = KeptTable(rules, SilentJournal(), "table ip third {\n}\n", {})
+    never.put(wanted("third"), "test", "test")
+    assert not never.may_be_there
+
+
 def test_a_change_by_others_is_remembered_until_it_is_repaired(
     machine: Namespace, rules: RulesWatch, tables: list[KeptTable], monkeypatch: pytest.MonkeyPatch
 ) -> None:
