@@ -45,12 +45,15 @@ class ContainerProbes:
     @property
     def started(self) -> bool:
         """Return whether there is no startup probe, or it has succeeded."""
-        return self._container.startup_probe is None or (self._startup is not None and self._startup.state.passing)
+        # Read once: the end of a run takes it away.
+        startup = self._startup
+        return self._container.startup_probe is None or (startup is not None and startup.state.passing)
 
     @property
     def ready(self) -> bool:
         """Return the readiness probe's current result."""
-        return self._readiness is not None and self._readiness.state.passing
+        readiness = self._readiness
+        return readiness is not None and readiness.state.passing
 
     def start(self, target: ProbeTarget) -> None:
         """Start with a new run of the container; the other probes wait until the startup probe has succeeded."""
