@@ -4,6 +4,7 @@ Pods report most changes themselves. Only the start of listening on a port is no
 ready are polled often; ready ones rarely.
 """
 
+import logging
 import threading
 import time
 import weakref
@@ -22,6 +23,7 @@ PATIENCE = 6
 EAGER_FOR_S = 30.0
 """How long after its last change a pod that is not ready is polled this often."""
 LAZY_S = 2.0
+log = logging.getLogger(__name__)
 
 Seen = tuple[bool, bool, str | None, str]
 """Ready, terminating, address, state: what subscribers may depend on."""
@@ -101,7 +103,12 @@ class PodWatch:
                 everything = time.monotonic() + LAZY_S
             # Not all at every change: a hundred starting pods would be checked ten thousand times.
             started = time.monotonic()
-            waiting = self._look_at(None if full else waiting | asked)
+            keys = None if full else waiting | asked
+            try:
+                waiting = self._look_at(keys)
+            except Exception:
+                # One pod that cannot be checked must not end the watch over all; everything is checked again soon.
+                log.exception("pod watch")
             # Checks must not take the processor from pods that are still starting.
             eager_s = max(EAGER_S, PATIENCE * (time.monotonic() - started))
 

@@ -57,3 +57,20 @@ def test_a_change_that_a_pod_reports_is_handled_at_once_and_unchanged_state_is_n
     watch.look(pod.key)
     wait_until(lambda: calls[-1], timeout_s=5, what="the end is told")
     assert len(calls) <= before + 2, "looks that found nothing new were told"
+
+
+def test_a_check_that_fails_does_not_end_the_watch() -> None:
+    pod, changes, calls, failures = StandIn(STARTING), Changes(), list[bool](), [RuntimeError("cannot be checked")]
+
+    def pods() -> list[Pod]:
+        if failures:
+            raise failures.pop()
+        return [cast(Pod, pod)]
+
+    watch = PodWatch(pods, changes)
+    watch.start()
+    wait_until(lambda: not failures, timeout_s=5, what="the check that fails")
+    changes.subscribe("test", lambda: calls.append(pod.now.ready))
+    wait_until(lambda: calls, timeout_s=5, what="the subscriber's first call")
+    pod.now = replace(STARTING, ready=True)
+    wait_until(lambda: calls[-1], timeout_s=10, what="ready is told all the same")
