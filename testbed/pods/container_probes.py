@@ -101,7 +101,7 @@ class ContainerProbes:
                     self._on_ready()
             elif decides:
                 self._report(
-                    "Normal", "Killing", f"container {self._container.name} is restarted: its liveness probe failed"
+                    "Normal", "Killing", f"container {self._container.name} is restarted: its {kind} probe failed"
                 )
                 self._kill()
 
