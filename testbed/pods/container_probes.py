@@ -1,5 +1,6 @@
 """The probes of one run of a container: their results and consequences."""
 
+import threading
 from collections.abc import Callable, Sequence
 from typing import Literal, NamedTuple
 
@@ -36,6 +37,8 @@ class ContainerProbes:
         self._probers: list[Prober] = []
         self._readiness: Prober | None = None
         self._startup: Prober | None = None
+        self._changing = threading.Lock()
+        """A run may end at the moment in which its startup probe succeeds."""
 
     @property
     def decides(self) -> bool:
@@ -58,31 +61,48 @@ class ContainerProbes:
     def start(self, target: ProbeTarget) -> None:
         """Start with a new run of the container; the other probes wait until the startup probe has succeeded."""
         self.stop()
-        if self._container.startup_probe is None:
-            self._start_others(target)
-            return
-        self._startup = self._prober("startup", self._container.startup_probe, target, NOT_READY_YET)
-        self._probers.append(self._startup)
-        self._startup.start()
+        with self._changing:
+            if self._container.startup_probe is None:
+                made = self._make_others(target)
+            else:
+                self._startup = self._prober("startup", self._container.startup_probe, target, NOT_READY_YET)
+                made = [self._startup]
+                self._probers += made
+        for prober in made:
+            prober.start()
 
-    def _start_others(self, target: ProbeTarget) -> None:
-        begun = len(self._probers)
+    def _follow(self, startup: Prober, target: ProbeTarget) -> bool:
+        """Start the other probes after this one; return False if its run is over."""
+        with self._changing:
+            if startup is not self._startup:
+                return False
+            startup.stop()
+            others = self._make_others(target)
+        # One that was stopped meanwhile asks nothing.
+        for prober in others:
+            prober.start()
+        return True
+
+    def _make_others(self, target: ProbeTarget) -> list[Prober]:
+        made = []
         if self._container.readiness_probe is not None:
             self._readiness = self._prober("readiness", self._container.readiness_probe, target, NOT_READY_YET)
-            self._probers.append(self._readiness)
+            made.append(self._readiness)
         if self._container.liveness_probe is not None:
-            self._probers.append(self._prober("liveness", self._container.liveness_probe, target, ALIVE))
-        for prober in self._probers[begun:]:
-            prober.start()
+            made.append(self._prober("liveness", self._container.liveness_probe, target, ALIVE))
+        self._probers += made
+        return made
 
     def stop(self) -> None:
         """End with the run: it is not ready, and no probe runs any more."""
-        for prober in self._probers:
-            prober.stop()
-        self._probers, self._readiness, self._startup = [], None, None
+        with self._changing:
+            for prober in self._probers:
+                prober.stop()
+            self._probers, self._readiness, self._startup = [], None, None
 
     def _prober(self, kind: Kind, probe: Probe, target: ProbeTarget, state: ProbeState) -> Prober:
         asker = Asker(self._container, probe, *target)
+        prober: Prober
 
         def on_result(before: ProbeState, after: ProbeState, failure: Failure) -> None:
             # Of a row of failures, the first and the decisive one are reported.
@@ -95,9 +115,7 @@ class ContainerProbes:
             if decides and kind == "readiness":
                 self._on_ready()
             elif kind == "startup" and after.passing:
-                if decides and self._startup is not None:
-                    self._startup.stop()
-                    self._start_others(target)
+                if decides and self._follow(prober, target):
                     self._on_ready()
             elif decides:
                 self._report(
@@ -108,4 +126,5 @@ class ContainerProbes:
         name = f"{kind} {self._pod}/{self._container.name}"
         # A stand-in answers at once, however long the program that it replaces takes.
         at_once = self._container.stand_in
-        return Prober(name, probe, asker, state, on_result, spaced=kind == "startup", at_once=at_once)
+        prober = Prober(name, probe, asker, state, on_result, spaced=kind == "startup", at_once=at_once)
+        return prober

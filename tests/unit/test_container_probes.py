@@ -73,3 +73,25 @@ def test_a_startup_probe_that_gives_up_is_named_where_the_container_is_restarted
     run = Run()
     made[0].on_result(ProbeState(passing=False, streak=-2), ProbeState(passing=False, streak=-3), "refused")
     assert (run.reports[-1], run.kills) == ("container c is restarted: its startup probe failed", 1)
+
+
+def test_the_other_probes_begin_once_the_container_has_started(made: list[StandIn]) -> None:
+    run = Run()
+    made[0].on_result(ProbeState(passing=False), ProbeState(passing=True, streak=1), "")
+    assert [(one.kind, one.is_started, one.is_stopped) for one in made] == [
+        ("startup", True, True),
+        ("readiness", True, False),
+        ("liveness", True, False),
+    ]
+    run.probes.stop()
+    assert all(one.is_stopped for one in made)
+
+
+def test_a_startup_probe_that_succeeds_as_its_run_ends_starts_no_others(made: list[StandIn]) -> None:
+    run = Run()
+    run.probes.stop()
+    made[0].on_result(ProbeState(passing=False), ProbeState(passing=True, streak=1), "")
+    assert [one.kind for one in made] == ["startup"]
+    run.probes.start(TARGET)
+    made[0].on_result(ProbeState(passing=False), ProbeState(passing=True, streak=1), "")
+    assert [one.kind for one in made] == ["startup", "startup"], "the next run has not started yet"
