@@ -16,6 +16,9 @@ from testbed.cluster.validation import Source
 Outcome = Literal["created", "configured", "unchanged"]
 """kubectl's words for the result of `apply` for an object."""
 
+DELETED = "deleted in the meantime"
+"""Why an object that is waited for is not ready."""
+
 Wanted = Any
 """A model of the controller's kind, as `testbed.cluster.manifests` reads it."""
 

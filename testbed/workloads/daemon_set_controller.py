@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 from testbed.cluster.daemon_set import DaemonSet
 from testbed.cluster.object_key import ObjectKey
+from testbed.workloads.controller import DELETED
 from testbed.workloads.owner_controller import OwnerController
 from testbed.workloads.progress import daemon_numbers
 
@@ -19,7 +20,10 @@ class DaemonSetController(OwnerController[DaemonSet]):
 
     def why_not_ready(self, key: ObjectKey) -> str:
         """Return what is missing until every node that takes it has one available pod, of the present template."""
-        wanted, seen = self._workloads.daemon_sets[key], self._workloads.seen()
+        wanted = self._workloads.daemon_sets.get(key)
+        if wanted is None:
+            return DELETED
+        seen = self._workloads.seen()
         numbers = daemon_numbers(wanted, seen.pods.get(wanted.owner, ()), seen.nodes)
         old = numbers.current - numbers.updated
         if old and wanted.spec.update_strategy.type == "RollingUpdate":

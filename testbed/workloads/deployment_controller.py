@@ -10,6 +10,7 @@ from testbed.cluster.replica_set import ReplicaSet
 from testbed.cluster.validation import Source
 from testbed.lab.events import Events
 from testbed.lab.nodes import Nodes
+from testbed.workloads.controller import DELETED
 from testbed.workloads.owner_controller import OwnerController
 from testbed.workloads.progress import set_numbers
 from testbed.workloads.workloads import Workloads
@@ -58,7 +59,9 @@ class DeploymentController(ScaledController[Deployment]):
 
     def why_not_ready(self, key: ObjectKey) -> str:
         """Return what is missing until exactly the desired pods are there and ready."""
-        deployment = self._workloads.deployments[key]
+        deployment = self._workloads.deployments.get(key)
+        if deployment is None:
+            return DELETED
         wanted, numbers = deployment.spec.replicas, self._workloads.progress(deployment, self._workloads.seen()).numbers
         if numbers.outdated and not deployment.spec.paused:
             return f"{numbers.outdated} pods are not replaced yet"
@@ -87,7 +90,9 @@ class ReplicaSetController(ScaledController[ReplicaSet]):
 
     def why_not_ready(self, key: ObjectKey) -> str:
         """Return what is missing until exactly the desired pods are there and ready."""
-        one = self._workloads.sets[key]
+        one = self._workloads.sets.get(key)
+        if one is None:
+            return DELETED
         numbers = set_numbers(one, self._workloads.seen().pods)
         if numbers.replicas != one.replicas or numbers.available != one.replicas:
             there = f"{numbers.replicas} exist{self._reasons(key)}"

@@ -16,7 +16,7 @@ from testbed.lab.nodes import Nodes
 from testbed.lab.pods import Pods
 from testbed.lab.underlay import LabUnderlay
 from testbed.processes.threads import in_background
-from testbed.workloads.controller import Outcome, outcome_of
+from testbed.workloads.controller import DELETED, Outcome, outcome_of
 from testbed.workloads.workloads import Workloads
 
 
@@ -108,7 +108,7 @@ class PodController:
         """Return what the pod is missing; a completed one is ready."""
         pod, wanted = self._pods.get(key), self._workloads.bare.get(key)
         if wanted is None:
-            return "deleted in the meantime, or together with its node"
+            return f"{DELETED}, or together with its node"
         if pod is None or pod.manifest != wanted:
             return "not created yet"
         status = pod.status()
