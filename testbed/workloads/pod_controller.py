@@ -100,6 +100,9 @@ class PodController:
                 raise KeyError(key)
             bare = self._workloads.bare.pop(key, None)
         if bare is not None:
+            if pod is not None and pod.leaves and grace_s is not None:
+                # An `apply` is replacing it, and has its turn until it is gone.
+                pod.shorten_grace(grace_s)
             self._bring_about(key, grace_s)
         elif pod is not None:
             self._workloads.end(pod, grace_s)

@@ -1,5 +1,6 @@
 """Pods without an owner while their nodes come and go."""
 
+import threading
 from types import SimpleNamespace
 from typing import Any
 
@@ -32,6 +33,7 @@ class Lab:
         self.made: list[str] = []
         events: Any = SimpleNamespace(note=lambda kind, subject, reason, message: self.told.append((subject, reason)))
         pods: Any = _Pods(self.made)
+        self.pods = pods
         underlay: Any = SimpleNamespace(machines={})
         self.workloads = Workloads(self.nodes, pods, events)
         self.controller = PodController(self.workloads, self.nodes, pods, underlay)
@@ -75,3 +77,29 @@ def test_a_pod_whose_node_is_deleted_between_check_and_put_is_deleted_with_it() 
         assert lab.told == [("pod/shell", "NodeDeleted")]
         assert (dict(lab.controller.wanted()), lab.made) == ({}, [])
         assert "its node" in lab.controller.why_not_ready(key_of("shell"))
+
+
+class _Ending:
+    """A pod that an `apply` is replacing."""
+
+    leaves = True
+
+    def __init__(self) -> None:
+        self.graces: list[float] = []
+
+    def shorten_grace(self, grace_s: float) -> None:
+        self.graces.append(grace_s)
+
+
+def test_a_delete_shortens_the_grace_period_of_a_pod_that_is_being_replaced() -> None:
+    lab, pod = Lab(), _Ending()
+    lab.pods[SHELL.key] = pod
+    lab.workloads.bare[SHELL.key] = SHELL
+    deleting = threading.Thread(target=lab.controller.remove, args=(SHELL.key, 1.0))
+    # The turn of the `apply`.
+    with lab.controller._turns[SHELL.key]:
+        deleting.start()
+        wait_until(lambda: pod.graces == [1.0], timeout_s=5, what="the grace period is shortened")
+        del lab.pods[SHELL.key]
+    deleting.join(5)
+    assert not deleting.is_alive()
