@@ -170,6 +170,7 @@ class Supervised:
             self._ended.clear()
             self._process = process
         self.started_at = time.time()
+        self._started_s = time.monotonic()
         self._set_state("running")
 
     def _set_state(self, state: State) -> None:
@@ -191,7 +192,6 @@ class Supervised:
         if process is None:
             self._finish("stopped")
             return
-        self._started_s = time.monotonic()
         name = f"after {self.name}"
         try:
             PROCESS_ENDS.call(process.pid, name, self._after_end)

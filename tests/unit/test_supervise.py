@@ -51,6 +51,13 @@ def test_a_killed_process_starts_again(supervise: Callable[..., Supervised]) -> 
     assert process.exit_code == -signal.SIGKILL
 
 
+def test_a_process_has_just_started_when_it_is_reported_as_running(supervise: Callable[..., Supervised]) -> None:
+    ran: list[float] = []
+    process = supervise(["sleep", "100"], QUICK, lambda changed: ran.append(changed.running_for_s))
+    process.start()
+    assert ran[0] < 5
+
+
 @pytest.mark.parametrize(
     ("when", "code", "again"), [("Never", 1, False), ("OnFailure", 0, False), ("OnFailure", 1, True)]
 )
