@@ -5,7 +5,7 @@ import select
 import threading
 from collections.abc import Callable
 
-from testbed.processes.threads import in_background
+from testbed.processes.threads import in_background, start_when_possible
 
 
 class ProcessEnds:
@@ -22,11 +22,15 @@ class ProcessEnds:
         """Call back when process `pid`, an unreaped child, has ended. Raises OSError."""
         descriptor = os.pidfd_open(pid)
         with self._turn:
+            try:
+                self._epoll.register(descriptor, select.EPOLLIN)
+            except OSError:
+                os.close(descriptor)
+                raise
             self._callbacks[descriptor] = (name, callback)
-            self._epoll.register(descriptor, select.EPOLLIN)
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="process ends", daemon=True)
-                self._thread.start()
+                start_when_possible(self._thread)
 
     def _run(self) -> None:
         while True:
