@@ -40,7 +40,12 @@ def serve(lab: socket.socket, targets: Sequence[Target]) -> None:
         elif not free.acquire(blocking=False):
             refuse(lab, number, "too many connections in the making")
         else:
-            threading.Thread(target=connect, args=(lab, number, targets[index], free), daemon=True).start()
+            try:
+                threading.Thread(target=connect, args=(lab, number, targets[index], free), daemon=True).start()
+            except RuntimeError as failure:
+                # A limit of processes is reached for a while; nothing starts this process again.
+                free.release()
+                refuse(lab, number, str(failure))
 
 
 def connect(lab: socket.socket, number: int, target: Target, free: threading.BoundedSemaphore) -> None:

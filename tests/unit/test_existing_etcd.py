@@ -4,6 +4,7 @@ import json
 import os
 import socket
 import subprocess
+import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from ipaddress import IPv4Address
@@ -18,6 +19,7 @@ from testbed.cluster.problems import SpecError
 from testbed.cluster.spec import Cluster, read_cluster
 from testbed.cluster.written_out import written_out
 from testbed.control.existing_etcd import ExistingEtcd
+from testbed.host import etcd_gate
 from testbed.host.etcd_gate import CONNECT_LIMIT_S, NUMBER, REQUEST
 from testbed.host.gate import open_gate
 
@@ -263,6 +265,22 @@ def test_the_gate_ends_with_the_lab_even_while_it_connects() -> None:
         data = lab.recv(100)
         assert data[NUMBER.size :].decode()
     assert process.wait(CONNECT_LIMIT_S - 1) == 0
+
+
+def test_the_gate_goes_on_where_it_can_start_no_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", refuse)
+        lab, gate = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with lab, gate:
+            for number in range(etcd_gate.MOST + 1):
+                lab.send(REQUEST.pack(number, 0))
+            lab.shutdown(socket.SHUT_WR)
+            etcd_gate.serve(gate, [("127.0.0.1", 1)])
+            answers = {lab.recv(100)[NUMBER.size :] for _ in range(etcd_gate.MOST + 1)}
+    assert answers == {b"can't start new thread"}
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root has rights to give up")
