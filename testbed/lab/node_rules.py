@@ -4,7 +4,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Protocol
 
 from agent.errors import AgentError
@@ -73,8 +73,14 @@ class NodeRules:
 
     def write(self, writes: Iterable[tuple[str, Callable[[], None]]]) -> None:
         """Call these, each of which writes rules of the named machine."""
-        running = [(name, self._workers.submit(write)) for name, write in writes]
+        running: list[tuple[str, Future[None]]] = []
         failures = {}
+        for name, write in writes:
+            try:
+                running.append((name, self._workers.submit(write)))
+            except RuntimeError as failure:
+                # It can start no thread now; the queue is worked off by a later one.
+                failures[name] = f"{name}: {failure}"
         for name, done in running:
             try:
                 done.result()

@@ -1,5 +1,6 @@
 """Rules of nodes: which failures become events, and which are forgotten."""
 
+import threading
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from queue import SimpleQueue
@@ -109,6 +110,21 @@ def test_writing_reports_each_machine_that_failed_and_goes_on(lab: Lab) -> None:
     assert [subject for subject, _, _ in lab.events] == ["node/node1", "node/gw"]
     lab.rules.write([])
     assert lab.rules.failures == {}
+
+
+def test_a_write_for_which_no_thread_can_be_started_is_a_failure_and_made_later(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse_thread(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    one = Rules()
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", refuse_thread)
+        lab.rules.write([("node1", one.write)])
+    assert lab.rules.failures == {"node1": "node1: can't start new thread"}
+    lab.rules.write([("node1", one.write)])
+    assert (lab.rules.failures, one.written) == ({}, 2)
 
 
 def test_a_node_that_is_being_deleted_is_no_failure(lab: Lab) -> None:
