@@ -152,7 +152,12 @@ def _serve_connections(listener: socket.socket, reply: "Answer") -> NoReturn:
         except OSError:
             continue  # the client was gone before we looked
         slots.acquire()
-        threading.Thread(target=serve, args=(connection, client), daemon=True).start()
+        try:
+            threading.Thread(target=serve, args=(connection, client), daemon=True).start()
+        except RuntimeError:
+            # No process is left for now: this client is turned away, and the next one may be served.
+            slots.release()
+            connection.close()
 
 
 def _serve_request(connection: socket.socket, stream: BinaryIO, client: str, reply: "Answer") -> bool:
