@@ -62,9 +62,9 @@ class MachineSize(NamedTuple):
 
 
 @cache
-def machine_size(meminfo: Path = MEMINFO) -> MachineSize:
+def machine_size() -> MachineSize:
     """Return the size of this machine."""
-    total = next(line for line in meminfo.read_text().splitlines() if line.startswith("MemTotal:"))
+    total = next(line for line in MEMINFO.read_text().splitlines() if line.startswith("MemTotal:"))
     return MachineSize(1000 * (os.cpu_count() or 1), int(total.split()[1]) << 10)
 
 

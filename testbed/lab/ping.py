@@ -25,6 +25,8 @@ IP_MTU_DISCOVER, IP_PMTUDISC_PROBE = 10, 3
 IPV6_MTU_DISCOVER = 23
 """The same from linux/in6.h."""
 PAYLOAD = bytes(range(48))
+INTERVAL_S = 0.2
+"""Between two requests of one pair."""
 _identifiers = itertools.count(1)
 
 
@@ -83,7 +85,6 @@ class PairResult:
 def ping_pairs(
     pairs: Sequence[tuple[PingSender, PingTarget]],
     count: int = 1,
-    interval_s: float = 0.2,
     timeout_s: float = 1.0,
     payload: bytes = PAYLOAD,
 ) -> list[PairResult]:
@@ -114,7 +115,7 @@ def ping_pairs(
                 except OSError as failure:
                     results[number].error = failure.strerror
                 _collect(by_descriptor, identifier, sent_at, until=0.0)
-            wait_s = interval_s if turn < count - 1 else timeout_s
+            wait_s = INTERVAL_S if turn < count - 1 else timeout_s
             _collect(by_descriptor, identifier, sent_at, until=time.monotonic() + wait_s, stop_early=turn == count - 1)
     finally:
         for opened in sockets.values():

@@ -229,11 +229,9 @@ def attach_tree(descriptor: int, target: str) -> None:
     _checked(result, f"move_mount to {target}")
 
 
-def set_mount_attributes(where: str | int, attributes: int, *, recursive: bool, clear: int = 0) -> None:
-    """Call mount_setattr(2): add and clear MOUNT_ATTR_* flags of one mount, given by path or descriptor, or of all
-    below.
-    """
-    wanted = _MountAttributes(attr_set=attributes, attr_clr=clear)
+def set_mount_attributes(where: str | int, attributes: int, *, recursive: bool) -> None:
+    """Call mount_setattr(2): add MOUNT_ATTR_* flags to one mount, given by path or descriptor, or also to all below."""
+    wanted = _MountAttributes(attr_set=attributes)
     directory, path = (where, b"") if isinstance(where, int) else (AT_FDCWD, os.fsencode(where))
     flags = (AT_EMPTY_PATH if isinstance(where, int) else 0) | (AT_RECURSIVE if recursive else 0)
     result = _libc.syscall(
