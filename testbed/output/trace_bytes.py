@@ -8,9 +8,11 @@ from typing import Any
 Hop = Mapping[str, Any]
 PER_LINE = 16
 """Bytes."""
+INDENT = "   "
+WIDTH = 80 - len(INDENT)
 
 
-def all_bytes(hops: Sequence[Hop], width: int = 80) -> Iterator[str]:
+def all_bytes(hops: Sequence[Hop]) -> Iterator[str]:
     """Return the lines of every hop; consecutive hops with the same bytes are shown once."""
     for _, same in itertools.groupby(hops, key=lambda hop: (hop["leg"], hop["frame"]["hex"])):
         group = list(same)
@@ -20,17 +22,17 @@ def all_bytes(hops: Sequence[Hop], width: int = 80) -> Iterator[str]:
         if first is not last:
             places += f" … {last['where']} {last['direction']}"
         yield f"{numbers}  {places}, {first['frame']['length']} bytes"
-        yield from (f"   {line}" for line in hop_bytes(first, width - 3))
+        yield from (f"{INDENT}{line}" for line in hop_bytes(first))
 
 
-def hop_bytes(hop: Hop, width: int = 77) -> Iterator[str]:
+def hop_bytes(hop: Hop) -> Iterator[str]:
     """Return the lines of one hop."""
     frame = bytes.fromhex(hop["frame"]["hex"])
     for layer in hop["frame"]["layers"]:
         start, end = layer["offset"], layer["offset"] + layer["length"]
         fields = ", ".join(f"{field['name']} {field['value']}" for field in layer["fields"])
         heading = f"{layer['name']}, {layer['length']} bytes" + (f": {fields}" if fields else "")
-        yield from textwrap.wrap(heading, width, subsequent_indent="  ")
+        yield from textwrap.wrap(heading, WIDTH, subsequent_indent="  ")
         for at in range(start, min(end, len(frame)), PER_LINE):
             yield f"  {at:04x}  {frame[at : min(end, at + PER_LINE)].hex(' ')}"
         hidden = end - max(start, len(frame))
