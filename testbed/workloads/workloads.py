@@ -236,7 +236,7 @@ class Workloads:
 
     def report_lost(self, pod: ObjectKey, node: str) -> None:
         """Report that a pod without an owner is deleted together with its node."""
-        self._event("Warning", f"pod/{pod}", "NodeDeleted", f"{node} is deleted, and the pod has no controller")
+        self._events.note("Warning", f"pod/{pod}", "NodeDeleted", f"{node} is deleted, and the pod has no controller")
 
     def decide(self) -> None:
         """Take the next actions for everything that creates pods."""
@@ -257,7 +257,7 @@ class Workloads:
             seen = Seen(by_owner(pods), nodes)
             self.sets = decision.sets
             for one in decision.scaled:
-                self._event("Normal", f"deployment/{one.deployment}", "ScalingReplicaSet", str(one))
+                self._events.note("Normal", f"deployment/{one.deployment}", "ScalingReplicaSet", str(one))
             ending = [pod for action in decision.actions if (pod := self._act(action)) is not None]
             self._report_unplaced([action for action in decision.actions if isinstance(action, CannotPlace)])
             self._owned = {key: owned for key, owned in self._owned.items() if self._pods.get(key) is not None}
@@ -280,7 +280,7 @@ class Workloads:
             self._create(action.owner, action.node)
         elif isinstance(action, DeletePod) and (pod := self._pods.get(action.pod)) is not None:
             owner = self.owner_of(action.pod)
-            self._event("Normal", f"{owner}", "SuccessfulDelete", f"Deleted pod: {action.pod} ({action.why})")
+            self._events.note("Normal", f"{owner}", "SuccessfulDelete", f"Deleted pod: {action.pod} ({action.why})")
             pod.mark_terminating()
             return pod
         return None
@@ -341,7 +341,7 @@ class Workloads:
         # Notify in any case: the pod's own report reaches the pod watch first, and we must not wait for that.
         for name in self._pods.changed.notify_and_wait(ROUTES_LIMIT_S):
             why = f"{name} may still send to the pod after {ROUTES_LIMIT_S:g} s; it is terminated anyway"
-            self._event("Warning", f"pod/{pod.name}", "StillUsed", why)
+            self._events.note("Warning", f"pod/{pod.name}", "StillUsed", why)
         if grace_s is None or grace_s > 0:
             time.sleep(UNDER_WAY_S)
         pod.delete(grace_s)
@@ -357,7 +357,7 @@ class Workloads:
                 break
         template, template_hash = _labelled(wanted)
         self._owned[key] = Owned(owner, template_hash, next(self._numbers))
-        self._event("Normal", f"{owner}", "SuccessfulCreate", f"Created pod: {key} ({node})")
+        self._events.note("Normal", f"{owner}", "SuccessfulCreate", f"Created pod: {key} ({node})")
         self.launch(self._pods.make(pod_of(template, key, node)))
 
     def _suffix(self) -> str:
@@ -371,7 +371,7 @@ class Workloads:
                 pod.start()
                 return
             except OSError as failure:
-                self._event("Warning", f"pod/{pod.name}", "FailedCreate", str(failure))
+                self._events.note("Warning", f"pod/{pod.name}", "FailedCreate", str(failure))
         self._try_again(pod, retry_s)
 
     def _try_again(self, pod: Pod, retry_s: float) -> None:
@@ -388,12 +388,9 @@ class Workloads:
         for owner, why in {action.owner: action.why for action in found}.items():
             before = self.unplaced.get(owner)
             if before is None or before.why != why:
-                self._event("Warning", f"{owner}", "FailedScheduling", f"no node accepts another pod: {why}")
+                self._events.note("Warning", f"{owner}", "FailedScheduling", f"no node accepts another pod: {why}")
             latest[owner] = Unplaced(why, before.since if before else time.time())
         self.unplaced = latest
-
-    def _event(self, kind: str, subject: str, reason: str, message: str) -> None:
-        self._events.note(kind, subject, reason, message)
 
 
 def _labelled(wanted: ReplicaSet | DaemonSet) -> tuple[PodTemplate, str]:
