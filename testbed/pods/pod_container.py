@@ -315,7 +315,8 @@ class PodContainer:
         cgroups = self._make_group()
         self._kills_before = self._groups.out_of_memory_kills(self._group) if cgroups else 0
         text = run_document(self._pod, self._container, image, place, self._directory, self.log, cgroups)
-        self._write_document(text)
+        # Readable only by root: env may contain what the manifest's author calls a secret.
+        replace_plain(self.document, text.encode())
         self._runs.begin()
         self._hook_failure = ""
         lab_end, shim_end = socket.socketpair()
@@ -458,10 +459,6 @@ class PodContainer:
         with self._holding:
             if self._mount_namespace is not None:
                 end_processes_in(self._mount_namespace)
-
-    def _write_document(self, text: str) -> None:
-        # Readable only by root: env may contain what the manifest's author calls a secret.
-        replace_plain(self.document, text.encode())
 
 
 def _shim() -> list[str]:
