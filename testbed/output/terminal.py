@@ -64,7 +64,9 @@ def _run_in_terminal(connection: LabConnection, question: "Question[EndedAnswer]
     finally:
         os.close(its)
         os.close(ended_write)
-        relay.join(timeout=DRAIN_LIMIT_S)
+        if relay.is_alive():
+            # It is not where no thread could be started; the terminal is to be given back all the same.
+            relay.join(timeout=DRAIN_LIMIT_S)
         termios.tcsetattr(0, termios.TCSADRAIN, former_mode)
         signal.signal(signal.SIGWINCH, former_handler)
         os.close(ours)

@@ -35,6 +35,14 @@ except standard_streams.OutputFailed as failure:
     sys.exit({FAILED})
 """
 """A verb whose standard input is a terminal."""
+WITHOUT_THREADS = """
+import threading
+
+def refuse(thread):
+    raise RuntimeError("can't start new thread")
+
+threading.Thread.start = refuse
+"""
 
 
 @pytest.fixture
@@ -54,10 +62,15 @@ def screen() -> Iterator[int]:
     os.close(its)
 
 
-def _client(lab: Path, screen: int, **streams: Any) -> "subprocess.Popen[bytes]":  # noqa: ANN401 - of Popen
+def _client(
+    lab: Path,
+    screen: int,
+    program: str = CLIENT,
+    **streams: Any,  # noqa: ANN401 - of Popen
+) -> "subprocess.Popen[bytes]":
     numbers = (str(os.getpid()), str(start_ticks(os.getpid())))
     limit = ["timeout", "--foreground", str(LIMIT_S)]
-    command = [*limit, sys.executable, "-c", CLIENT, *numbers, str(lab)]
+    command = [*limit, sys.executable, "-c", program, *numbers, str(lab)]
     return subprocess.Popen(command, stdin=screen, stderr=subprocess.PIPE, **streams)
 
 
@@ -93,3 +106,10 @@ def test_a_slow_reader_gets_every_line_also_through_a_descriptor_that_does_not_b
         got = lines.read().split()
     assert _wait(client) == (0, b"")
     assert got == [str(number).encode() for number in range(1, LINES + 1)]
+
+
+def test_a_client_that_can_start_no_thread_gives_the_terminal_back(lab: Path, screen: int) -> None:
+    before = termios.tcgetattr(screen)
+    code, said = _wait(_client(lab, screen, WITHOUT_THREADS + CLIENT, stdout=subprocess.DEVNULL))
+    assert (code, b"can't start new thread" in said) == (1, True)
+    assert termios.tcgetattr(screen) == before
