@@ -44,7 +44,13 @@ def run_for_client(
         )
     except FileNotFoundError as failure:
         raise WrongEnvironment(f"{command[0]}: not found on this machine") from failure
-    process.returncode = wait_with_client(request, process.pid)
+    try:
+        process.returncode = wait_with_client(request, process.pid)
+    except OSError:
+        # Out of descriptors: nothing would notice that the client leaves.
+        process.kill()
+        process.wait()
+        raise
     return {"exit": process.returncode}
 
 

@@ -1,5 +1,6 @@
 """Programs of clients, beside processes that containers give any name."""
 
+import errno
 import os
 import signal
 import socket
@@ -10,7 +11,7 @@ from collections.abc import Iterator
 import pytest
 
 from testbed.control.client import start_ticks
-from testbed.control.programs import wait_with_client
+from testbed.control.programs import run_for_client, wait_with_client
 from testbed.control.server import Request
 from testbed.faults import resources
 
@@ -48,3 +49,20 @@ def test_a_program_is_hung_up_although_another_process_has_a_name_that_is_not_te
     finally:
         program.kill()
     assert program.returncode == 128 + signal.SIGHUP
+
+
+def test_a_program_that_cannot_be_watched_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_: int) -> int:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    read, write = os.pipe()
+    ours, its = socket.socketpair()
+    with ours, its, open(os.devnull, "r+b") as nothing:
+        with monkeypatch.context() as patched:
+            patched.setattr(os, "pidfd_open", refuse)
+            with pytest.raises(OSError, match="Too many open files"):
+                run_for_client(Request(ours, {}, (nothing.fileno(), write, nothing.fileno())), ["sleep", "60"])
+        os.close(write)
+        # The end of the pipe: no process has its other side any more.
+        assert os.read(read, 1) == b""
+    os.close(read)
