@@ -28,6 +28,8 @@ from testbed.processes.warm_parent import WarmParent
 __all__ = ["OnEvent", "Pod", "PodHost", "PodStatus"]
 
 NETNS_DIRECTORY = Path("/run/netns")  # Of the lab, whose /run is its own.
+FIRST_RETRY_S, LONGEST_RETRY_S = 1.0, 10.0
+"""Between attempts to start a container for the first time."""
 OnEvent = Callable[[Literal["Normal", "Warning"], str, str, str], None]
 """Called with a Kubernetes event's type, object (`pod/nginx`), reason and message, from any thread."""
 
@@ -263,7 +265,10 @@ class Pod:
             if waited:
                 self._start_next(place)
             for container in (*self.init_containers.values(), *self.containers.values()):
-                container.follow_configs()
+                try:
+                    container.follow_configs()
+                except OSError as failure:
+                    self._start_later(container, place, failure, FIRST_RETRY_S)
 
     def _fill_volumes(self) -> bool:
         """Write files of ConfigMaps, Secrets and its fields; return False, with an event, if a volume has none yet."""
@@ -401,11 +406,24 @@ class Pod:
                 self._place, self.init_containers = None, self._make_containers(initial=True)
                 self.sandbox.remove()
 
-    def _start_container(self, container: PodContainer, place: ContainerPlace) -> None:
+    def _start_container(self, container: PodContainer, place: ContainerPlace, retry_s: float = FIRST_RETRY_S) -> None:
         try:
             container.start(place)
-        except OSError as error:
-            self._report("Warning", "Failed", f"container {container.name} cannot be started: {error}")
+        except OSError as failure:
+            self._start_later(container, place, failure, retry_s)
+
+    def _start_later(self, container: PodContainer, place: ContainerPlace, failure: OSError, retry_s: float) -> None:
+        self._report("Warning", "Failed", f"container {container.name} cannot be started: {failure}")
+        again = threading.Timer(retry_s, self._start_again, (container, place, min(LONGEST_RETRY_S, 2 * retry_s)))
+        again.daemon = True
+        start_when_possible(again)
+
+    def _start_again(self, container: PodContainer, place: ContainerPlace, retry_s: float) -> None:
+        """Start a container that could not be started, unless the pod has other ones or another place by now."""
+        with self._turn:
+            is_ours = container in (*self.init_containers.values(), *self.containers.values())
+            if is_ours and place is self._place and not self._terminating and not container.is_supervised:
+                self._start_container(container, place, retry_s)
 
     def _stop_containers(self, grace_s: float) -> None:
         every = (*self.init_containers.values(), *self.containers.values())

@@ -165,6 +165,11 @@ class PodContainer:
         supervised = self._supervised
         return self._pid if supervised is not None and supervised.state == "running" else None
 
+    @property
+    def is_supervised(self) -> bool:
+        """Return whether it was started, so that its supervisor decides what follows."""
+        return self._supervised is not None
+
     def start(self, place: ContainerPlace) -> None:
         """Run in that place from now on; a completed container stays ended if its policy says so. Raises OSError."""
         before = self._supervised
@@ -183,6 +188,11 @@ class PodContainer:
             # Nothing runs yet; `follow_configs` starts it.
             self._supervised, self._tries_without_it = None, 0
             self._on_change()
+        except OSError as failure:
+            # Its supervisor repeats only what it has started once.
+            self._supervised = None
+            self._message = self._message or str(failure)
+            raise
 
     def relabel(self, pod: PodManifest) -> None:
         """Use the labels and annotations of this manifest of its pod from the next run on."""
@@ -250,7 +260,12 @@ class PodContainer:
         """Return the current facts; queries the kernel if the container has a port."""
         supervised = self._supervised
         if supervised is None:
-            return ContainerFacts("pending", message=self._missing, config_error=bool(self._missing))
+            return ContainerFacts(
+                "pending",
+                restarts=self._restarts_before,
+                message=self._missing or self._message,
+                config_error=bool(self._missing),
+            )
         return ContainerFacts(
             state=supervised.state,
             restarts=self._restarts_before + supervised.restarts - self._tries_without_it,

@@ -1,3 +1,4 @@
+import errno
 import os
 import signal
 import subprocess
@@ -13,7 +14,7 @@ from testbed.errors import NoSubnetYet
 from testbed.pods.container_log import LOG_BYTES
 from testbed.pods.kept_logs import log_of_deleted
 from testbed.pods.pod import Pod
-from testbed.pods.pod_container import ContainerNotRunning
+from testbed.pods.pod_container import ContainerNotRunning, PodContainer, ShimProcess
 from testbed.pods.pod_network import BridgeNetwork, host_end
 from testbed.processes import namespaces as ns
 from tests.netns.pods import (
@@ -277,6 +278,27 @@ def test_a_missing_program_is_a_crash_loop_with_code_127_that_says_what_is_missi
     assert status.containers[0].exit_code == 127
     assert "/no/such/program: no such program" in status.why_not_ready
     assert "error: /no/such/program: no such program" in pod.containers["main"].log.read_text()
+
+
+def test_a_container_that_cannot_be_started_at_first_is_started_later(
+    node: PodNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start, refused = PodContainer._start_shim, list[str]()
+
+    def refuse_once(container: PodContainer, inherited: tuple[int, int]) -> ShimProcess:
+        if not refused:
+            refused.append(container.name)
+            raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+        return start(container, inherited)
+
+    monkeypatch.setattr(PodContainer, "_start_shim", refuse_once)
+    pod = node.pod("late", shell("main", SLEEP))
+    pod.start()
+    assert os.strerror(errno.EAGAIN) in pod.status().why_not_ready
+    wait_until(lambda: pod.status().ready, "it runs", 20)
+    status = pod.status()
+    assert (status.restarts, status.why_not_ready, refused) == (0, "", ["main"])
+    assert ("pod/late", "Failed") in node.events
 
 
 @pytest.mark.row("B43")
