@@ -116,7 +116,11 @@ class NodeChanges:
             node = state.make_node(name)
             undo.pop_all()
         state.events.note("Normal", f"node/{name}", "Added", f"{node.address} on {switch}")
-        node.agent.start()
+        try:
+            node.agent.start()
+        except OSError as failure:
+            what = f"its agent cannot be started: {failure}"
+            raise NodeFailed(f"{name}: {what} (remove it: node delete {name})") from failure
         why = wait_for(lambda: node.why_not_ready() or "", READY_LIMIT_S)
         self._workloads.closed.discard(name)
         state.follow_node(node)
