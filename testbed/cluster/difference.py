@@ -8,7 +8,7 @@ The file that the lab was created from is the base, as with `kubectl apply`: obj
 and stay.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Address
 from typing import Literal
@@ -30,6 +30,7 @@ class NewNode:
     switch: str
     ip: str | None
     subnet: str | None
+    labels: Mapping[str, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +136,8 @@ def _new_node(wanted: Cluster, name: str) -> NewNode | str:
     switch = next(end for end in cables[0].ends if end != name)
     if switch not in wanted.wiring.switches:
         return f"nodes.{name}: an added node is linked to a switch; got {switch}"
-    return NewNode(name, switch, str(spec.ip) if spec.ip else None, str(spec.subnet) if spec.subnet else None)
+    ip, subnet = str(spec.ip) if spec.ip else None, str(spec.subnet) if spec.subnet else None
+    return NewNode(name, switch, ip, subnet, spec.labels)
 
 
 def _objects(running: Cluster, wanted: Cluster) -> Iterator[tuple[Sign, str, str]]:

@@ -89,7 +89,18 @@ def _add_nodes(lab: LabRecord, plan: Difference) -> None:
     there = _there(lab, [node.name for node in plan.new_nodes])
     for node in plan.new_nodes:
         if node.name not in there:
-            ask(lab, NODE, (), None, action="add", name=node.name, ip=node.ip, switch=node.switch, subnet=node.subnet)
+            ask(
+                lab,
+                NODE,
+                (),
+                None,
+                action="add",
+                name=node.name,
+                ip=node.ip,
+                switch=node.switch,
+                subnet=node.subnet,
+                labels=dict(node.labels),
+            )
 
 
 def _change_agents(lab: LabRecord, plan: Difference, wanted: Cluster) -> None:

@@ -1,7 +1,7 @@
 """Adds, drains, cordons and deletes nodes of a running lab."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import replace
 from ipaddress import AddressValueError, IPv4Address, IPv4Network
@@ -85,7 +85,14 @@ class NodeChanges:
                 free = free_address(subnet, taken, FIRST_NODE_OFFSET)
                 yield f"--ip: the address of {machine.name} (got {wanted}; want another, such as {free})"
 
-    def add(self, name: str, address: str | None, switch: str | None, subnet: IPv4Network | None = None) -> LabNode:
+    def add(
+        self,
+        name: str,
+        address: str | None,
+        switch: str | None,
+        subnet: IPv4Network | None,
+        labels: Mapping[str, str],
+    ) -> LabNode:
         """Add a machine with an agent, and wait until it is ready and every node knows its subnet.
 
         `switch` None: the first one. `subnet` is the one that its agent requests; it gets another if that is taken.
@@ -104,7 +111,7 @@ class NodeChanges:
             addresses = with_node(now, name, given, wiring.segment_of_switch[switch])
         except UnderlayFull as full:
             raise NodeRefused(f"node add: no address left for {full} (got {cluster.underlay.cidr})") from full
-        spec = NodeSpec.model_construct(ip=addresses.nodes[name], subnet=subnet)
+        spec = NodeSpec.model_construct(ip=addresses.nodes[name], subnet=subnet, labels=dict(labels))
         with ExitStack() as undo:
             undo.callback(self._forget_machine, name, replace(cluster, addresses=now))
             machine = add_machine(state.underlay, self._plan(wiring, addresses), name, Cable(name, switch))

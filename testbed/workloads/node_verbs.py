@@ -45,7 +45,13 @@ class NodeVerbs:
             if action == "add":
                 subnet = request.argument("subnet", str)
                 asked = _network(subnet) if subnet else None
-                node = self._changes.add(name, request.argument("ip", str), request.argument("switch", str), asked)
+                node = self._changes.add(
+                    name,
+                    request.argument("ip", str),
+                    request.argument("switch", str),
+                    asked,
+                    request.argument("labels", dict) or {},
+                )
                 return {"name": name, "address": str(node.address), "subnet": str(node.subnet)}
             if action == "agent":
                 # From `up` alone, which has checked the file that it is in. Without one: which run now.

@@ -10,7 +10,7 @@ from tests.unit.test_difference import BASE, SERVICE
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.slow
-GROWN = BASE.replace("node1: {}, node2: {}", "node1: {}, node2: {}, node3: {}") + SERVICE
+GROWN = BASE.replace("node1: {}, node2: {}", "node1: {}, node2: {}, node3: {labels: {disk: ssd}}") + SERVICE
 HOLD = (
     "import socket,sys,time\n"
     "s=socket.create_connection((sys.argv[1],8080));s.settimeout(5)\n"
@@ -45,6 +45,7 @@ def test_a_changed_file_changes_only_what_it_describes(lab: Lab, tmp_path: Path)
         answer = lab.up(str(tmp_path / "grown.yaml"))
         assert answer.code == 0, answer
         assert [node["name"] for node in lab.json("status")["nodes"]] == ["node1", "node2", "node3"]
+        assert lab.json("get", "nodes", "node3")["metadata"]["labels"]["disk"] == "ssd"
         assert "pod echo answers" in lab.run("stays", "curl", "-s", "http://echo/")
         answer = lab.up(str(tmp_path / "grown.yaml"))
         assert "nothing to change" in answer.out

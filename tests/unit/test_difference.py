@@ -50,8 +50,14 @@ def test_nodes_come_first_and_go_last() -> None:
     wanted = BASE.replace("node1: {}, node2: {}", "node2: {}, node3: {subnet: 10.0.77.0/24}")
     plan = difference(cluster(BASE), cluster(wanted + SERVICE))
     assert list(plan.lines()) == ["+ node node3", "+ service echo", "- node node1"]
-    assert plan.new_nodes == (NewNode("node3", "s1", None, "10.0.77.0/24"),)
+    assert plan.new_nodes == (NewNode("node3", "s1", None, "10.0.77.0/24", {}),)
     assert not plan.refused
+
+
+def test_a_new_node_has_the_labels_of_the_file() -> None:
+    wanted = BASE.replace("node2: {}}", "node2: {}, node3: {labels: {disk: ssd}}}")
+    (node,) = difference(cluster(BASE), cluster(wanted)).new_nodes
+    assert node == NewNode("node3", "s1", None, None, {"disk": "ssd"})
 
 
 def test_objects_that_go_free_their_names_and_ports_before_others_come() -> None:
