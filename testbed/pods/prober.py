@@ -102,7 +102,9 @@ class Asker:
             connection = http.client.HTTPConnection(host, self._port, timeout=self._probe.timeout_seconds)
         try:
             headers = {"User-Agent": "testbed-probe", **{one.name: one.value for one in action.http_headers}}
-            connection.request("GET", action.path, headers=headers)
+            # As in Kubernetes: a path is one from the server's root.
+            path = action.path if action.path.startswith("/") else f"/{action.path}"
+            connection.request("GET", path, headers=headers)
             status = connection.getresponse().status
         finally:
             connection.close()
