@@ -22,6 +22,7 @@ class PodFacts:
     address: IPv4Address | None
     ready: bool
     terminating: bool = False
+    """Or completed: nothing is sent to it, even by a Service that takes pods that are not ready."""
     ipv6: IPv6Address | None = None
 
     def address_of(self, family: Family) -> IPAddress | None:

@@ -117,7 +117,9 @@ class Services:
             status = pod.status()
             address = IPv4Address(status.address) if status.address else None
             ipv6 = IPv6Address(status.ipv6_address) if status.ipv6_address else None
-            found.append(PodFacts(pod.manifest, address, status.ready, status.terminating, ipv6))
+            may_complete = pod.manifest.spec.restart_policy != "Always"
+            is_over = status.terminating or (may_complete and status.phase in ("Succeeded", "Failed"))
+            found.append(PodFacts(pod.manifest, address, status.ready, is_over, ipv6))
         return found
 
     def program(self) -> None:

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Network, IPv6Address
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from testbed.cluster.spec import read_cluster
 from testbed.lab.ruleset import Ruleset, difference, whole
 from testbed.services.endpoints import BoundPort, Endpoint, HostPort, PodFacts, bind, endpoints_of, host_ports
 from testbed.services.rules import everywhere, skeleton, wanted
+from testbed.services.services import Services
 
 NETWORK = IPv4Network("10.0.0.0/16")
 HERE = Endpoint(IPv4Address("10.0.46.2"), 8080, key_of("web1"), "node1")
@@ -130,6 +132,28 @@ def test_publish_not_ready_addresses_has_pods_that_are_not_ready_yet_but_none_th
     (only_ready,), (waiting,) = endpoints_of(service(), pods)
     assert [str(one.pod) for one in only_ready] == ["ready"]
     assert [str(one.pod) for one in waiting] == ["starting", "ending"]
+
+
+@pytest.mark.parametrize(
+    ("phase", "policy", "serves"),
+    [
+        ("Running", "Never", True),
+        ("Succeeded", "Never", False),
+        ("Failed", "OnFailure", False),
+        ("Failed", "Always", True),
+    ],
+)
+def test_a_completed_pod_serves_nothing_and_frees_its_host_port(phase: str, policy: str, serves: bool) -> None:
+    ports = [{"containerPort": 80, "hostPort": 8080}]
+    manifest = pod("job", None, ports=ports).manifest
+    spec = manifest.spec.model_copy(update={"restart_policy": policy})
+    status = SimpleNamespace(address="10.0.46.2", ipv6_address=None, ready=False, terminating=False, phase=phase)
+    job = SimpleNamespace(manifest=manifest.model_copy(update={"spec": spec}), status=lambda: status)
+    nothing: Any = None
+    pods: Any = [job]
+    facts = Services(nothing, pods, nothing, nothing, nothing).pods()
+    (serving,), _ = endpoints_of(service(publishNotReadyAddresses=True), facts)
+    assert (bool(serving), bool(host_ports("node1", facts))) == (serves, serves)
 
 
 def test_a_target_port_may_be_a_name_of_each_pods_own() -> None:
