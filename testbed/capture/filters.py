@@ -92,11 +92,6 @@ def encode(program: Sequence[Instruction]) -> bytes:
     return b"".join(_INSTRUCTION.pack(*instruction) for instruction in program)
 
 
-def everything() -> list[Instruction]:
-    """Accept every packet whole."""
-    return [(CODES["ret"], 0, 0, WHOLE)]
-
-
 def nothing() -> list[Instruction]:
     """Accept no packet."""
     return [(CODES["ret"], 0, 0, 0)]

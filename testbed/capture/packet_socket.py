@@ -39,7 +39,7 @@ VNET_HEADER = struct.Struct("=BBHHHH")
 """struct virtio_net_hdr: flags, GSO type, header length, GSO size, checksum's start and offset; the host's order."""
 LARGEST_FRAME = 256 * 1024
 BUFFER_BYTES = 8 * 1024 * 1024
-ARPHRD_ETHER, ARPHRD_LOOPBACK, ARPHRD_NONE = 1, 772, 65534  # linux/if_arp.h
+ARPHRD_ETHER, ARPHRD_LOOPBACK = 1, 772  # linux/if_arp.h
 ETHERNET_HEADER = 14
 STAMPS_LIMIT_S = 0.25
 

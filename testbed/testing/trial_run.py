@@ -17,7 +17,6 @@ PATIENCE_S = 20.0
 """How much longer than the limit to wait, so that a miss has a number."""
 SETTLE_LIMIT_S = 15.0
 """For what may come later than packets: leases of dead nodes, descriptors, threads."""
-READY_POLL_S = 0.1
 
 
 @dataclass

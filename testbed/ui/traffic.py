@@ -19,13 +19,6 @@ def rates(before: GraphAnswer, after: GraphAnswer, seconds: float) -> dict[str, 
     return found
 
 
-def drops(facts: GraphAnswer) -> dict[str, dict[str, int]]:
-    """Return packets dropped by agents, by node and reason; reasons without drops are omitted."""
-    return {
-        node["name"]: {reason: count for reason, count in node["drops"].items() if count} for node in facts["nodes"]
-    }
-
-
 def _counters(facts: GraphAnswer) -> dict[str, dict[str, int]]:
     owners = [(one["name"], one["interfaces"]) for one in facts["machines"]]
     owners += [(one["name"], one["interfaces"]) for one in facts["switches"]]
