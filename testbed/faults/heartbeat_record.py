@@ -80,10 +80,10 @@ class HeartbeatRecord:
                     worst = Gap(self.sent_at[number] - last, pair)
         return worst
 
-    def recovered_after(self, moment: float, until: float, pairs: set[Pair] | None = None) -> Gap:
+    def recovered_after(self, moment: float, until: float) -> Gap:
         """Return how long after `moment` the last lost heartbeat was sent."""
         worst = Gap(0.0, None)
-        for pair, times in self.lost(moment, until, pairs).items():
+        for pair, times in self.lost(moment, until).items():
             if times[-1] - moment + self.period_s > worst.seconds:
                 worst = Gap(times[-1] - moment + self.period_s, pair)
         return worst

@@ -44,7 +44,7 @@ def _candidates(spot: Spot, beside: Spot, width: float) -> Iterator[Spot]:
         yield x - BESIDE - width, baseline
 
 
-def upon(one: Box, other: Box, margin: float = 0.0) -> bool:
+def upon(one: Box, other: Box, margin: float) -> bool:
     """Return whether two boxes overlap, or are closer than the margin."""
     beside = one.right + margin <= other.x or other.right + margin <= one.x
     return not (beside or one.bottom + margin <= other.y or other.bottom + margin <= one.y)

@@ -99,7 +99,7 @@ def text_width(text: str, classes: str = "") -> float:
     return len(text) * text_size(classes) * (MONO if "mono" in words else BOLD if bold else WIDE)
 
 
-def fitted(text: str, width: float, classes: str = "") -> str:
+def fitted(text: str, width: float, classes: str) -> str:
     """Return the text; if it is wider than `width` pixels, its beginning and, if there is room, its end.
 
     The end distinguishes a Deployment's pods.

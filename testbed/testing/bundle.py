@@ -93,9 +93,7 @@ class BundledFile:
     text: Callable[[], str]
 
 
-def write_bundle(
-    lab: LabHandle, directory: Path, *, title: str, reason: str = "", limit_s: float = BUNDLE_LIMIT_S
-) -> Bundle:
+def write_bundle(lab: LabHandle, directory: Path, *, title: str, reason: str = "") -> Bundle:
     """Write everything about the lab below `directory`; `title` and `reason` (the failure) go into its README.txt.
 
     Never raises for the lab's answers or silence; raises OSError if the directory cannot be written.
@@ -112,7 +110,7 @@ def write_bundle(
     else:
         collected["status.json"] = _json(status)
         parts = [*_parts(lab, status), *_container_logs(lab, problems)]
-        _collect(parts, collected, problems, time.monotonic() + limit_s)
+        _collect(parts, collected, problems, time.monotonic() + BUNDLE_LIMIT_S)
         _copy_what_it_left(
             lab.record.rundir, directory, only=("cluster.yaml", "journal.jsonl*", "logs/deleted/**/*.log")
         )

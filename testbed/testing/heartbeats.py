@@ -11,7 +11,7 @@ from typing import Self
 from testbed.control.client import LabConnection
 from testbed.control.questions import HEARTBEAT
 from testbed.errors import TestbedError
-from testbed.faults.heartbeat_record import HeartbeatRecord, Pair
+from testbed.faults.heartbeat_record import HeartbeatRecord
 from testbed.testing.lab_handle import LabHandle
 from testbed.testing.waiting import wait_until
 
@@ -52,7 +52,7 @@ class Heartbeats:
         self._connection.close()
         os.close(self._complaints)
 
-    def wait_steady(self, timeout_s: float, pairs: set[Pair] | None = None) -> float:
+    def wait_steady(self, timeout_s: float) -> float:
         """Wait for a second without a loss; return its start, by CLOCK_MONOTONIC. Raises NotInTime."""
         begun = time.monotonic()
 
@@ -60,7 +60,7 @@ class Heartbeats:
             self._forget_deleted()
             with self._lock:
                 until = self.record.newest
-                lost = self.record.lost(until - STEADY_S, until, pairs)
+                lost = self.record.lost(until - STEADY_S, until)
                 assert until > begun, f"no heartbeats yet: {self._said()}"
                 assert not lost, ", ".join(f"{len(times)} from {a} to {b}" for (a, b), times in lost.items())
             return until - STEADY_S

@@ -24,7 +24,7 @@ FEWER_PIECES = 12
 BASE, PROTOCOL = 0, 1
 
 
-def probe_filters(mark: Mark, overlay: Encapsulation, largest: int = 0) -> list[list[Instruction]]:
+def probe_filters(mark: Mark, overlay: Encapsulation, largest: int) -> list[list[Instruction]]:
     """Return `probe_filter`, and an alternative if the kernel has no room for it: before Linux 6.3, a socket has 20 KiB
     for filters (net.core.optmem_max). The shorter one misses a probe after others in an uncut datagram.
     """
