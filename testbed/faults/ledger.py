@@ -78,8 +78,10 @@ class Ledger:
         self._recovery = recovery
         self._on_end = on_end
         self._lock = threading.RLock()
+        """Held during each injection and each undo, which may take many seconds; not to look at what is active."""
         self._count = 0
-        self._on: dict[int, _On] = {}
+        self._on: Mapping[int, _On] = {}
+        """By number, oldest first; replaced as a whole."""
 
     def inject(self, words: Sequence[str], lasts_s: float | None = None) -> FaultAnswer:
         """Inject a fault; with `lasts_s`, heal it after this many seconds.
@@ -112,7 +114,7 @@ class Ledger:
                 on=done.undo is not None,
             )
             if done.undo is not None:
-                self._on[fault["number"]] = _On(fault, request.held, done.undo, touched)
+                self._on = {**self._on, fault["number"]: _On(fault, request.held, done.undo, touched)}
                 if lasts_s is not None:
                     timer = threading.Timer(lasts_s, self._heal_in_time, (fault["number"],))
                     timer.daemon = True
@@ -122,8 +124,7 @@ class Ledger:
 
     def active(self) -> list[FaultAnswer]:
         """Return the active faults, oldest first."""
-        with self._lock:
-            return [one.fault for one in self._on.values()]
+        return [one.fault for one in self._on.values()]
 
     def heal(
         self,
@@ -171,9 +172,9 @@ class Ledger:
         """Wait until everything that these faults broke is ready again; return what is missing at the end."""
         began = time.monotonic()
         while numbers and limit_s > 0:
-            with self._lock:
-                touched = [self._on[number].touched for number in numbers if number in self._on]
-                others = any(one.did is None for one in self._on.values())
+            active = self._on
+            touched = [active[number].touched for number in numbers if number in active]
+            others = any(one.did is None for one in active.values())
             looked_at = time.monotonic()
             missing = self._recovery.missing(touched, others=others)
             waited_s = time.monotonic() - began
@@ -185,7 +186,9 @@ class Ledger:
     def _forget(self, ended: Sequence[HealAnswer]) -> None:
         with self._lock:
             # Two callers may have waited for the same fault.
-            over = [one for one in ended if not one["healed"] or self._on.pop(one["number"], None) is not None]
+            over = [one for one in ended if not one["healed"] or one["number"] in self._on]
+            healed = {one["number"] for one in over if one["healed"]}
+            self._on = {number: fault for number, fault in self._on.items() if number not in healed}
             for one in over:
                 self._write({"ended": one})
         for one in over:

@@ -184,6 +184,30 @@ def test_a_failed_injection_leaves_nothing(ledger: Ledger) -> None:
     assert ledger.active() == []
 
 
+def test_active_faults_are_listed_while_another_one_is_injected(machine: Machine, tmp_path: Path) -> None:
+    begun, may_end = threading.Event(), threading.Event()
+
+    def take_long(_request: FaultRequest) -> Injected:
+        begun.set()
+        assert may_end.wait(10)
+        return Injected("killed", "by the lab")
+
+    ledger = Ledger({"agent stop": machine.stop, "agent kill": take_long}, tmp_path / "faults.jsonl", Comeback())
+    ledger.inject(["agent", "stop", "a"])
+    injecting = threading.Thread(target=ledger.inject, args=(["agent", "kill", "b"],))
+    injecting.start()
+    try:
+        assert begun.wait(5)
+        looking = threading.Thread(target=ledger.active, daemon=True)
+        looking.start()
+        looking.join(5)
+        assert not looking.is_alive()
+        assert [one["fault"] for one in ledger.active()] == ["agent stop a"]
+    finally:
+        may_end.set()
+        injecting.join(5)
+
+
 def test_a_fault_with_a_time_heals_itself(ledger: Ledger, machine: Machine) -> None:
     fault = ledger.inject(["agent", "stop", "a"], lasts_s=0.01)
     assert "by itself in 0.01 s" in fault["undone"]
