@@ -1,5 +1,6 @@
 """Faults of cables: unplugged, flapping, slow, and everything that a bad wire does to packets."""
 
+import contextlib
 import json
 import logging
 import subprocess
@@ -98,14 +99,21 @@ class LinkFaults:
         if wire.name in self._slow or (cable is not None and self._netem and not cable.impairment.is_none):
             raise FaultImpossible(f"{request.text}: {wire.name} is already shaped (heal it first)")
         bucket = ["rate", f"{megabits:g}mbit", "burst", str(LEAST_BURST_BYTES), "latency", "50ms"]
-        for end in wire.ends:
-            run(end.pid, ["tc", "qdisc", "replace", "dev", end.interface, "root", "handle", "1:", "tbf", *bucket])
-        self._slow.add(wire.name)
 
         def remove() -> str:
             for place, end in enumerate(wire.ends):
                 _restore_queueing(wire, place, end)
             return f"the token buckets of {wire.name} are removed"
+
+        try:
+            for end in wire.ends:
+                run(end.pid, ["tc", "qdisc", "replace", "dev", end.interface, "root", "handle", "1:", "tbf", *bucket])
+        except OSError:
+            # As far as possible: no fault is active that could be healed later.
+            with contextlib.suppress(OSError):
+                remove()
+            raise
+        self._slow.add(wire.name)
 
         def undo() -> str:
             did = self._unless_gone(wire, remove)()
@@ -128,7 +136,13 @@ class LinkFaults:
             raise FaultImpossible(f"{request.text}: {wire.name} is already slowed (heal it first)")
         if getattr(before, what):
             raise FaultImpossible(f"{request.text}: {what} is already active for {wire.name} (heal it first)")
-        cable.apply(_with(before, what, request))
+        try:
+            cable.apply(_with(before, what, request))
+        except (OSError, AgentError):
+            # As far as possible, as for a rate.
+            with contextlib.suppress(OSError, AgentError):
+                cable.apply(before)
+            raise
 
         def remove() -> str:
             gone = replace(cable.impairment, **{what: 0.0}, **({"jitter": 0.0} if what == "delay" else {}))
@@ -257,7 +271,7 @@ class _Shim:
             )
             run(None, ["ip", "link", "set", near.interface, "nomaster"])
             self._plug(self._tap, near.owner, "in place of the cable's own end")
-        except OSError:
+        except (OSError, AgentError):
             self.remove()
             raise
 

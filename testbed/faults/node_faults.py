@@ -1,5 +1,6 @@
 """Faults of nodes: device, rules, disk and clock; machines switched off and on, or readdressed."""
 
+import contextlib
 import shutil
 import time
 import weakref
@@ -9,6 +10,8 @@ from functools import partial
 from ipaddress import IPv4Address
 from pathlib import Path
 
+from agent.errors import AgentError
+from testbed.errors import TestbedError
 from testbed.faults.agent_faults import node_of, unless_gone
 from testbed.faults.catalogue import FaultRequest
 from testbed.faults.faked_clock import faked_clock
@@ -206,6 +209,15 @@ class NodeFaults:
         return self._underlay.machines[node.name]
 
     def _switch_off(self, node: LabNode) -> None:
+        try:
+            self._cut_power(node)
+        except (OSError, TestbedError, AgentError):
+            # As far as possible: no fault is active that could be healed later.
+            with contextlib.suppress(OSError, TestbedError, AgentError):
+                self._switch_on(node)
+            raise
+
+    def _cut_power(self, node: LabNode) -> None:
         node.agent.hold(grace_s=0)
         for pod in self._pods.on(node.name):
             pod.stop(grace_s=0)

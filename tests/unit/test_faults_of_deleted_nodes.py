@@ -1,4 +1,4 @@
-"""A fault whose node is deleted meanwhile ends all the same, and stops no other."""
+"""A fault whose node is deleted meanwhile ends, and stops no other; one that fails half way is taken back."""
 
 import threading
 from collections.abc import Sequence
@@ -266,6 +266,20 @@ def test_impairments_of_one_cable_add_up_and_are_healed_one_by_one(lab: Lab, pro
     assert undo(again) == "node2 s1: no more loss"
 
 
+@pytest.mark.parametrize("text", ["link loss node2 s1 30", "link rate node2 s1 5"])
+def test_what_only_one_end_of_a_cable_gets_is_taken_back(text: str, lab: Lab, programs: Programs) -> None:
+    request = parse(text.split())
+    inject = LinkFaults(lab.underlay).injectors()[request.kind.name]
+    undo(inject(request))
+    programs.broken = {None}
+    programs.ran.clear()
+    with pytest.raises(OSError, match="busy"):
+        inject(request)
+    assert [(pid, "qdisc del" in said) for pid, said in programs.ran] == [(2, False), (2, True)]
+    programs.broken = set()
+    assert inject(request).undo is not None
+
+
 def test_a_flapping_cable_that_is_gone_ends_its_flapping(lab: Lab) -> None:
     def flaps() -> bool:
         return any(thread.name.startswith("flap ") for thread in threading.enumerate())
@@ -298,3 +312,15 @@ def test_a_machine_that_keeps_its_table_does_not_keep_that_of_others(
     with pytest.raises(OSError, match="busy"):
         undo(done)
     assert [pid for pid, said in programs.ran if "delete table" in said] == [1, 3]
+
+
+def test_a_crash_that_fails_half_way_is_taken_back(lab: Lab, programs: Programs, tmp_path: Path) -> None:
+    said: list[str] = []
+    node, pods, events = cast(Any, lab.nodes["node2"]), cast(Any, lab.pods), cast(Any, None)
+    node.agent.hold, node.agent.resume = lambda **_: said.append("held"), lambda: said.append("resumed")
+    node.kernel, node.why_not_ready, node.run = SimpleNamespace(links=list), lambda: None, tmp_path
+    programs.broken = {2}
+    faults = NodeFaults(lab.nodes, pods, lab.underlay, events, lambda _: None, lab.retried.append)
+    with pytest.raises(OSError, match="busy"):
+        faults.crash(parse(["node", "crash", "node2"]))
+    assert said == ["held", "resumed"]
