@@ -63,15 +63,13 @@ class PartitionFaults:
         table = f"{TABLE_PREFIX}{self._count}"
         machines = self._underlay.machines
         pids = {name: machine_pid(self._underlay, name) for listeners, _ in pairs for name in listeners}
+        # All of them first: a machine that is deleted meanwhile must not end it half way.
+        scripts = [drop_script(table, sources_of(self._underlay, self._nodes, silenced)) for _, silenced in pairs]
         made: list[str] = []
         try:
-            for listeners, silenced in pairs:
+            for (listeners, _), script in zip(pairs, scripts, strict=True):
                 for name in listeners:
-                    run(
-                        pids[name],
-                        ["nft", "-f", "-"],
-                        drop_script(table, sources_of(self._underlay, self._nodes, silenced)),
-                    )
+                    run(pids[name], ["nft", "-f", "-"], script)
                     made.append(name)
         except OSError:
             _remove(table, [pids[name] for name in made])

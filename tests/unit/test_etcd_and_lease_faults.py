@@ -1,7 +1,9 @@
-"""Faults of etcd and of leases that cannot be injected leave everything as it was."""
+"""Faults of etcd, leases and certificates that cannot be injected leave everything as it was."""
 
 from collections.abc import Sequence
+from datetime import timedelta
 from ipaddress import IPv4Address, IPv4Network
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -9,10 +11,13 @@ import pytest
 
 from agent.lease import Lease, LeaseAttrs, Subnet
 from testbed.errors import EtcdFailed
+from testbed.faults import certificate_faults
 from testbed.faults.catalogue import parse
+from testbed.faults.certificate_faults import EXPIRED, CertificateFaults
 from testbed.faults.etcd_faults import EtcdFaults
 from testbed.faults.lease_faults import LeaseFaults
 from testbed.faults.ledger import FaultImpossible
+from testbed.lab.certificates import LIFE
 from testbed.lab.nodes import Nodes
 
 ADDRESS = IPv4Address("192.168.8.227")
@@ -60,3 +65,18 @@ def test_a_reservation_is_not_taken_from_its_node(what: str) -> None:
     with pytest.raises(FaultImpossible, match=f"lease {what} node1: node1's key is a reservation, without a lease"):
         LeaseFaults(nodes, registry).injectors()[request.kind.name](request)
     assert etcd.asked == []
+
+
+def test_a_certificate_whose_old_connections_stay_is_renewed(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> str:
+        raise OSError("ss: not found")
+
+    issued: list[timedelta] = []
+    monkeypatch.setattr(certificate_faults, "run", refuse)
+    authority: Any = SimpleNamespace(issue=lambda *_, life: issued.append(life))
+    node: Any = SimpleNamespace(name="node1", pid=1, expected=True, run=Path("/run"))
+    nodes = Nodes()
+    nodes.add([node])
+    with pytest.raises(OSError, match="not found"):
+        CertificateFaults(nodes, authority).expire(parse(["certificate", "expire", "node1"]))
+    assert issued == [EXPIRED, LIFE]

@@ -314,6 +314,21 @@ def test_a_machine_that_keeps_its_table_does_not_keep_that_of_others(
     assert [pid for pid, said in programs.ran if "delete table" in said] == [1, 3]
 
 
+def test_a_partition_from_a_machine_that_is_just_deleted_leaves_no_half_of_it(
+    lab: Lab, programs: Programs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def sources(_underlay: object, _nodes: object, names: Sequence[str]) -> list[Any]:
+        if "node2" in names:
+            raise KeyError("node2")
+        return []
+
+    faults = partition_faults_of(lab, monkeypatch)
+    monkeypatch.setattr(partition_faults, "sources_of", sources)
+    with pytest.raises(KeyError):
+        faults.partition(parse(["partition", "node2"]))
+    assert programs.ran == []
+
+
 def test_a_crash_that_fails_half_way_is_taken_back(lab: Lab, programs: Programs, tmp_path: Path) -> None:
     said: list[str] = []
     node, pods, events = cast(Any, lab.nodes["node2"]), cast(Any, lab.pods), cast(Any, None)
