@@ -4,6 +4,7 @@ import asyncio
 import re
 from collections.abc import AsyncGenerator, Callable, Mapping
 from dataclasses import dataclass, field, replace
+from http import HTTPStatus
 from typing import Any
 
 from testbed.api import patches, tables
@@ -180,7 +181,12 @@ class Objects:
         for item in found["items"]:
             metadata = item["metadata"]
             one = replace(place, namespace=metadata.get("namespace"), name=metadata["name"])
-            await self.delete(one, query)
+            try:
+                await self.delete(one, query)
+            except Failure as failure:
+                # It has ended meanwhile.
+                if failure.code != HTTPStatus.NOT_FOUND:
+                    raise
         return found
 
     async def _change(self, place: ApiPlace, before: Object, item: Object, query: Query) -> Answer:

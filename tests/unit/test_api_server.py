@@ -267,6 +267,24 @@ def test_a_deletion_that_takes_the_pods_along_is_done(options: object) -> None:
     assert (_answer("DELETE", WEB_PATH, options, lab=lab)[0], lab.deleted) == (200, ["web"])
 
 
+class _LabWhereOneEnds(_LabThatDeletes):
+    """Lists a Deployment that is gone when it is asked for."""
+
+    def objects(self, resource: Resource) -> Sequence[Any]:
+        gone: Any = json.loads(json.dumps(WEB))
+        gone["metadata"] |= {"name": "gone", "uid": "2"}
+        return [gone, WEB] if resource.kind.name == "Deployment" else []
+
+    def find(self, resource: Resource, name: str, namespace: str | None) -> Any:  # noqa: ANN401 - as in AsyncLab
+        return None if name == "gone" else super().find(resource, name, namespace)
+
+
+def test_a_deletion_of_all_leaves_out_what_has_ended_meanwhile() -> None:
+    lab = _LabWhereOneEnds()
+    code, body = _answer("DELETE", WEB_PATH.rpartition("/")[0], lab=lab)
+    assert (code, len(body["items"]), lab.deleted) == (200, 2, ["web"])
+
+
 def test_documents_and_reviews_are_served() -> None:
     for path in (
         "/version",
