@@ -142,22 +142,24 @@ class ApiServer:
             await response.prepare(request)
             with contextlib.suppress(TimeoutError, ConnectionError):
                 async with asyncio.timeout(limit_s or None):
-                    await self._write_events(response, events)
+                    await self._write_events(request, response, events)
         finally:
             self._watches -= 1
         with contextlib.suppress(ConnectionError):
-            await response.write_eof()
+            await written_in_time(request, response.write_eof())
         return response
 
     @staticmethod
-    async def _write_events(response: web.StreamResponse, events: AsyncGenerator[Mapping[str, Any], None]) -> None:
+    async def _write_events(
+        request: web.Request, response: web.StreamResponse, events: AsyncGenerator[Mapping[str, Any], None]
+    ) -> None:
         try:
             async with contextlib.aclosing(events):
                 async for event in events:
-                    async with asyncio.timeout(WRITE_LIMIT_S):
-                        await response.write(_text(event) + b"\n")
+                    await written_in_time(request, response.write(_text(event) + b"\n"))
         except Failure as failure:
-            await response.write(_text({"type": "ERROR", "object": failure.status()}) + b"\n")
+            last = _text({"type": "ERROR", "object": failure.status()}) + b"\n"
+            await written_in_time(request, response.write(last))
 
     async def _create(self, request: web.Request, place: ApiPlace) -> web.StreamResponse:
         return _changed(await self._objects.create(place, await _body(request), _query(request)))
@@ -195,6 +197,21 @@ class ApiServer:
             return _written({**subresources.scale_of(now), "spec": {"replicas": replicas}})
         await self._lab.scale(place, replicas)
         return _written(subresources.scale_of(await self._objects.get(place)))
+
+
+async def written_in_time(request: web.Request, writing: Awaitable[None]) -> None:
+    """Wait until a client has taken what is written; disconnect one that reads nothing for WRITE_LIMIT_S.
+
+    Raises ConnectionError.
+    """
+    try:
+        async with asyncio.timeout(WRITE_LIMIT_S):
+            await writing
+    except TimeoutError as late:
+        # Without this, the end of the response would wait for the client too.
+        if request.transport is not None:
+            request.transport.abort()
+        raise ConnectionError(f"the client reads nothing for {WRITE_LIMIT_S:g} s") from late
 
 
 async def _healthy(_: web.Request) -> web.Response:

@@ -7,11 +7,13 @@ import os
 import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from aiohttp.test_utils import TestClient, TestServer
 
+from testbed.api import server
 from testbed.api.failure import Failure
 from testbed.api.lab import AsyncLab, named
 from testbed.api.resources import ApiPlace, Resource
@@ -283,6 +285,15 @@ def test_a_deletion_of_all_leaves_out_what_has_ended_meanwhile() -> None:
     lab = _LabWhereOneEnds()
     code, body = _answer("DELETE", WEB_PATH.rpartition("/")[0], lab=lab)
     assert (code, len(body["items"]), lab.deleted) == (200, 2, ["web"])
+
+
+def test_a_client_that_reads_nothing_is_disconnected(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "WRITE_LIMIT_S", 0.01)
+    aborted = list[bool]()
+    request: Any = SimpleNamespace(transport=SimpleNamespace(abort=lambda: aborted.append(True)))
+    with pytest.raises(ConnectionError, match="reads nothing"):
+        asyncio.run(server.written_in_time(request, asyncio.sleep(60)))
+    assert aborted == [True]
 
 
 def test_documents_and_reviews_are_served() -> None:
