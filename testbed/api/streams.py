@@ -20,6 +20,7 @@ from testbed.cluster.object_key import ObjectKey
 from testbed.control.answers.lab import EndedAnswer
 from testbed.control.client import LabConnection, LabRecord
 from testbed.control.questions import EXEC, FORWARD, LOGS, Question
+from testbed.control.server import NO_THREAD
 from testbed.errors import TestbedError
 
 CHUNK_BYTES = 32 * 1024
@@ -57,7 +58,15 @@ class StreamProgram:
         self._connection = connection
         self._loop = asyncio.get_running_loop()
         self.ended: asyncio.Future[Ended] = self._loop.create_future()
-        threading.Thread(target=self._run, args=(question, given, arguments), name="program", daemon=True).start()
+        try:
+            threading.Thread(target=self._run, args=(question, given, arguments), name="program", daemon=True).start()
+        except RuntimeError as failure:
+            # A pod may use every process that the machine allows, for a while.
+            for descriptor in dict.fromkeys(given):
+                os.close(descriptor)
+            self.close()
+            connection.close()
+            raise TestbedError(NO_THREAD) from failure
 
     def _descriptors(self, terminal: bool) -> set[int]:
         return {self.stdout, *(() if terminal or self.stderr is None else (self._stdin, self.stderr))}

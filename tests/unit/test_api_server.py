@@ -13,16 +13,19 @@ from typing import Any
 import pytest
 from aiohttp.test_utils import TestClient, TestServer
 
-from testbed.api import server
+from testbed.api import server, streams
 from testbed.api.failure import Failure
 from testbed.api.lab import AsyncLab, named
 from testbed.api.resources import ApiPlace, Resource
 from testbed.api.server import ApiServer
+from testbed.api.streams import start_exec
+from testbed.cluster.object_key import ObjectKey
 from testbed.control.client import LabRecord, start_ticks
 from testbed.control.programs import run_for_client
 from testbed.control.questions import DELETE, EXEC, GET
 from testbed.control.server import ControlServer, Request, Verb
 from testbed.control.wire import CONTROL_SOCKET
+from testbed.errors import TestbedError
 from tests.waiting import wait_until
 
 TOKEN = "secret"
@@ -376,4 +379,24 @@ def test_a_websocket_that_does_not_open_leaves_no_program_running(
             return answer.status
 
     assert asyncio.run(scenario()) == 400
+    wait_until(lambda: len(os.listdir("/proc/self/fd")) <= descriptors, timeout_s=30, what="its streams are closed")
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_a_program_without_a_thread_for_it_leaves_nothing_open(
+    terminal: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(**_: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    ControlServer(tmp_path / CONTROL_SOCKET, [], os.getuid()).start()
+    record = LabRecord("one", os.getpid(), start_ticks(os.getpid()) or 0, tmp_path, os.getuid())
+    monkeypatch.setattr(streams, "threading", SimpleNamespace(Thread=refuse))
+    descriptors = len(os.listdir("/proc/self/fd"))
+
+    async def scenario() -> None:
+        with pytest.raises(TestbedError, match="can start no thread"):
+            start_exec(record, ObjectKey("shop", "web"), None, ["true"], terminal=terminal)
+
+    asyncio.run(scenario())
     wait_until(lambda: len(os.listdir("/proc/self/fd")) <= descriptors, timeout_s=30, what="its streams are closed")
