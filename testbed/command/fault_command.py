@@ -59,13 +59,15 @@ def fault(
     fault list                active faults; one that has ended stays until what it broke is ready again
     fault heal                heal all active faults, or those with the given numbers; returns when all is ready
     """
-    record = find_lab(lab)
-    json = output == "json"
     if timeout is not None and words[0] != "heal":
         raise click.UsageError("--timeout goes with heal", click.get_current_context())
+    if lasts is not None and words[0] in ("heal", "list"):
+        raise click.UsageError("--for goes with a fault to inject", click.get_current_context())
+    if words[0] == "list" and len(words) > 1:
+        raise click.UsageError("fault list takes no more words", click.get_current_context())
+    record = find_lab(lab)
+    json = output == "json"
     if words[0] == "list":
-        if len(words) > 1 or lasts is not None:
-            raise click.UsageError("fault list takes no more words", click.get_current_context())
         return _list(ask(record, FAULTS), record.name, json)
     if words[0] == "heal":
         return _heal(record, _numbers(words[1:]), HEAL_LIMIT_S if timeout is None else timeout, json)

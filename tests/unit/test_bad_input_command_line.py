@@ -54,6 +54,9 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp
         (["logs", "--tail", "-2", "web"], "-2 is not in the range"),
         (["ping", "web"], "want both SRC and DST, or neither"),
         (["restart", "agnet"], "no such verb: agnet"),
+        (["fault", "heal", "--for", "3"], "--for goes with a fault to inject"),
+        (["fault", "list", "1"], "fault list takes no more words"),
+        (["fault", "list", "--timeout", "3"], "--timeout goes with heal"),
     ],
 )
 def test_wrong_arguments_are_one_line_and_exit_code_2(run: Run, words: list[str], part: str) -> None:
