@@ -303,7 +303,7 @@ def events(namespace: str | None, lab: str | None, output: str | None, watch: bo
     from testbed.output import tables as render
 
     record = find_lab(lab)
-    shown: Sequence[Any] = []
+    shown: Sequence[Any] | None = None
     while True:
         # Kubernetes' shape is four times as long, and only programs need it.
         found = (
@@ -311,8 +311,8 @@ def events(namespace: str | None, lab: str | None, output: str | None, watch: bo
             if output == "json"
             else ask(record, EVENTS, namespace=namespace)
         )
-        fresh = new_events(shown, found)
-        if fresh or not shown:
+        fresh = new_events(shown or [], found)
+        if fresh or shown is None:
             render.as_json(_list_of(fresh)) if output == "json" else render.events(fresh)
         if not watch:
             return
