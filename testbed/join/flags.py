@@ -16,6 +16,11 @@ DEFAULTS: Mapping[str, str] = {
 """What a lab's nodes have too; each can be set otherwise."""
 
 
+def health_host(options: Options) -> str:
+    """Return where this machine asks its agent: one that listens everywhere, on the loopback."""
+    return "127.0.0.1" if options.healthz_ip == "0.0.0.0" else options.healthz_ip
+
+
 def with_defaults(flags: Sequence[str], environ: Mapping[str, str]) -> list[str]:
     """Return the agent's flags, with our defaults for those that neither flags nor variables set."""
     given = read_flags(flags, environ).given

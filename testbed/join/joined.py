@@ -11,7 +11,7 @@ from types import FrameType
 from typing import Any
 
 from agent.options.options import Options
-from testbed.join.flags import with_defaults
+from testbed.join.flags import health_host, with_defaults
 
 POLL_S = 0.1
 ANSWER_LIMIT_S = 2.0
@@ -68,8 +68,8 @@ class JoinedMachine:
                 continue
 
     def _state(self) -> Mapping[str, Any] | None:
-        host = "127.0.0.1" if self._options.healthz_ip == "0.0.0.0" else self._options.healthz_ip
-        connection = http.client.HTTPConnection(host, self._options.healthz_port or 0, timeout=ANSWER_LIMIT_S)
+        options = self._options
+        connection = http.client.HTTPConnection(health_host(options), options.healthz_port or 0, timeout=ANSWER_LIMIT_S)
         try:
             connection.request("GET", "/state")
             state: dict[str, Any] = json.loads(connection.getresponse().read())

@@ -18,6 +18,7 @@ from agent.netconfig.config import NetworkConfig, parse_network_config
 from agent.node.other_agents import FLANNELD, running_agents
 from agent.options.options import Options
 from agent.options.preconditions import check_machine, check_tun
+from testbed.join.flags import health_host
 
 ANSWER_LIMIT_S = 2.0
 
@@ -31,8 +32,7 @@ def running_here(options: Options) -> bool:
     """Report whether an agent answers on the health port that ours would use."""
     if options.healthz_port is None:
         return False
-    host = "127.0.0.1" if options.healthz_ip in ("0.0.0.0", "") else options.healthz_ip
-    connection = http.client.HTTPConnection(host, options.healthz_port, timeout=ANSWER_LIMIT_S)
+    connection = http.client.HTTPConnection(health_host(options), options.healthz_port, timeout=ANSWER_LIMIT_S)
     try:
         connection.request("GET", "/healthz")
         connection.getresponse()
