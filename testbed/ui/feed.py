@@ -94,6 +94,9 @@ class Feed:
             except TestbedError as failure:
                 self._publish("problem", {"text": str(failure)})
                 self._find_again()
+            except Exception as failure:
+                # Browsers would wait for ever.
+                self._publish("problem", {"text": f"internal error: {failure!r}"})
             self._hurry.wait(max(PERIOD_S, COST_FACTOR * (time.monotonic() - began)))
             self._hurry.clear()
 
