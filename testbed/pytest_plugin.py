@@ -175,8 +175,10 @@ class LabsOfTheRun:
     def running(self, choice: ClusterChoice, *options: str) -> Iterator[LabHandle]:
         """Provide a running lab; fail the test, with the output of `up`, if it does not become ready."""
         self._need_root()
-        if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL and threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, _as_interrupt)
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGTERM, signal.SIGHUP):
+                if signal.getsignal(number) is signal.SIG_DFL:
+                    signal.signal(number, _as_interrupt)
         lab = self._start(choice, options)
         self._open.append(lab)
         try:
@@ -316,7 +318,7 @@ class LabsOfTheRun:
 
 
 def _as_interrupt(_number: int, _frame: FrameType | None) -> NoReturn:
-    """Treat a request to end the run (a CI time limit, say) as Ctrl-C, so that its labs are taken down."""
+    """Treat a request to end the run (time limit, closed terminal) as Ctrl-C, so that its labs are taken down."""
     raise KeyboardInterrupt
 
 

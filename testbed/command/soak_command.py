@@ -87,6 +87,7 @@ def _replayed(history: Path) -> "list[Trial]":
 def _run(
     record: LabRecord, file: IO[str], order: "list[Trial] | None", minutes: float, seed: int, what: str
 ) -> "Outcome":
+    from testbed.host.interruption import Interruption
     from testbed.testing.heartbeats import Heartbeats
     from testbed.testing.lab_handle import LabHandle
     from testbed.testing.soak import Soak, in_random_order, trials_for
@@ -96,6 +97,8 @@ def _run(
     if missing:
         raise click.UsageError(f"this lab has no {', '.join(missing)} (want: sudo testbed up {CLUSTER})")
     print(f"soak {what}", flush=True)
+    # However it is ended, the faults of its trial are healed.
+    Interruption()
     try:
         with Heartbeats(handle) as heartbeats:
             trials = iter(order) if order is not None else in_random_order(trials_for(handle), seed, minutes)

@@ -1,6 +1,7 @@
 """`testbed soak` on the cluster that comes with it."""
 
 import json
+import signal
 import threading
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import pytest
 
 from testbed.pytest_plugin import NewLab
 from testbed.testing.lab_handle import LabHandle
-from tests.e2e.command import run_verb
+from tests.e2e.command import run_verb, running
 from tests.e2e.lab import Lab
 from tests.waiting import wait_until
 
@@ -55,6 +56,19 @@ def leak_while(lab: LabHandle, history: Path) -> None:
     """Leave something behind once the soak has done its control run."""
     wait_until(lambda: history.exists() and len(history.read_text().splitlines()) > 1, timeout_s=60, what="a control")
     lab.script("ip netns add left").check()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(200)
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_soak_that_is_ended_heals_its_faults(number: int, new_lab: NewLab, tmp_path: Path) -> None:
+    history = tmp_path / "history.jsonl"
+    history.write_text(json.dumps({"trial": "F30 partition node1", "attempt": 1}) + "\n")
+    with new_lab("faults") as handle, running("soak", "--lab", handle.name, "--replay", str(history)) as process:
+        wait_until(handle.faults, timeout_s=90, what="a fault is active")
+        process.send_signal(number)
+        assert process.wait(60) == 130
+        assert handle.faults() == []
 
 
 def test_an_invalid_history_is_refused(two_nodes: Lab, tmp_path: Path) -> None:
