@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
@@ -44,19 +45,20 @@ def together(manifests: Iterable[str]) -> str:
 def run(cluster: str, measure: Callable[[int], None], changes: int) -> None:
     """Bring a lab of this cluster file up, measure, take it down; the script's argument replaces `changes`."""
     given = sys.argv[1:] or [str(changes)]
-    if len(given) > 1 or not given[0].isdecimal():
+    if len(given) > 1 or not given[0].isdecimal() or not int(given[0]):
         print(f"error: scripts/{SCRIPT}: wrong arguments (got {' '.join(given)}; want [CHANGES])", file=sys.stderr)
         sys.exit(2)
     if os.geteuid() != 0:
         print(f"error: scripts/{SCRIPT}: needs root (want: sudo scripts/{SCRIPT})", file=sys.stderr)
         sys.exit(3)
-    file = Path(f"/tmp/{LAB}.yaml")
     try:
-        file.write_text(cluster)
-        testbed("up", str(file), "--lab", LAB)
+        # By a name of its own: another user may have put a link at a known one, and this is root.
+        with tempfile.NamedTemporaryFile("w", prefix=f"{LAB}-", suffix=".yaml") as file:
+            file.write(cluster)
+            file.flush()
+            testbed("up", file.name, "--lab", LAB)
         measure(int(given[0]))
     finally:
-        file.unlink(missing_ok=True)
         subprocess.run([PYTHON, "-m", "testbed", "down", "--lab", LAB], cwd="/", capture_output=True, check=False)
     load = ", ".join(f"{value:.1f}" for value in os.getloadavg())
     print(f"{len(os.sched_getaffinity(0))} processors, load {load}")

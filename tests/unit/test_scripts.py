@@ -16,6 +16,7 @@ BARE_PYTHON = [str(Path(sys.base_prefix) / "bin" / "python3"), "-S"]
     ("script", "words", "exit_code", "said"),
     [
         ("measure-api", ("a", "b"), 2, "error: scripts/measure-api: wrong arguments (got a b; want [CHANGES])"),
+        ("measure-services", ("0",), 2, "error: scripts/measure-services: wrong arguments (got 0; want [CHANGES])"),
         ("judge-manifests", (), 2, "judge-manifests: error: the following arguments are required: clones"),
     ],
 )
