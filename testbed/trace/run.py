@@ -94,7 +94,8 @@ def trace(
     try:
         probe = TracedPacket(pid, wanted)
     except OSError as failure:
-        raise TestbedError(f"trace {asked.source}: source port {asked.source_port}: {failure.strerror}") from failure
+        port = "" if asked.source_port is None else f"source port {asked.source_port}: "
+        raise TestbedError(f"trace {asked.source}: {port}{failure.strerror or failure}") from failure
     evidence = Evidence(state.nodes, known)
     forget_former(state.nodes, known, place, probe)
     try:

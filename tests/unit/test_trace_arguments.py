@@ -1,8 +1,14 @@
 """What is typed behind `testbed trace`."""
 
+from types import SimpleNamespace
+from typing import Any, cast
+
 import pytest
 
+from testbed.capture.headers import NO_OVERLAY
+from testbed.capture.map import Map, Place
 from testbed.errors import TestbedError
+from testbed.trace import run
 from testbed.trace.arguments import arguments_of
 
 
@@ -39,3 +45,25 @@ def test_an_ipv6_address_stands_in_brackets_before_a_port_and_alone() -> None:
         ("fd00:a:0:90::2", None),
         ("fd00:a:0:90::2", None),
     ]
+
+
+@pytest.mark.parametrize(
+    ("port", "failure", "said"),
+    [
+        (None, ProcessLookupError("process 5 has ended"), "trace web: process 5 has ended"),
+        (80, OSError(98, "Address already in use"), "trace web: source port 80: Address already in use"),
+    ],
+)
+def test_a_packet_that_cannot_be_made_is_reported_with_the_reason(
+    port: int | None, failure: OSError, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise failure
+
+    known = Map((Place("web", 5),), {"web": "web"}, {}, {}, NO_OVERLAY, "", frozenset(), {})
+    monkeypatch.setattr(run, "map_of", lambda _: known)
+    monkeypatch.setattr(run, "TracedPacket", refuse)
+    services: Any = SimpleNamespace(numbered={})
+    asked = run.TraceRequest("web", "10.0.46.2", "tcp", port, 8080)
+    with pytest.raises(TestbedError, match=f"^{said}$"):
+        run.trace(cast(Any, None), services, cast(Any, None), asked, lambda _: [], lambda _: False)
