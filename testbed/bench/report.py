@@ -81,7 +81,7 @@ def worked(result: BenchAnswer) -> bool:
     unmeasured = [
         (path, measurement)
         for path, measurement in failed
-        if not any(metric.startswith(measurement) for metric in result["medians"][path])
+        if not any(metric.startswith(measurement) for metric in result["medians"].get(path, {}))
     ]
     return bool(result["rounds_counted"]) and not unmeasured
 

@@ -239,6 +239,11 @@ def test_a_measurement_that_gave_nothing_in_any_round_makes_the_run_fail() -> No
     assert worked(result_of(rounds_of(QUIET, with_value), failure))
 
 
+def test_a_path_that_gave_nothing_at_all_makes_the_run_fail() -> None:
+    failure = BenchFailure(round=1, path="native", measurement="latency", error="sockperf: no output")
+    assert not worked(result_of(rounds_of({**QUIET, "native": {}}), failure))
+
+
 def test_processor_time_of_other_processes_is_seen() -> None:
     with subprocess.Popen([sys.executable, "-c", "sum(range(10**7)); input()"], stdin=subprocess.PIPE) as busy:
         wait_until(lambda: processor_seconds([busy.pid]) > 0.05, timeout_s=30, what="it has used the processor")
