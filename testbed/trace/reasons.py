@@ -3,7 +3,7 @@
 from collections.abc import Collection
 from typing import Protocol
 
-from agent.kernel.values import IPAddress, Link, Route
+from agent.kernel.values import IPAddress, Route
 from testbed.capture.headers import Packet, endpoint
 from testbed.cluster.device_names import KERNEL_PEERS
 from testbed.trace.recognise import Role
@@ -19,9 +19,6 @@ class Known(Protocol):
 
     def route(self, place: str, destination: IPAddress) -> Route | None:
         """Return the route to an address."""
-
-    def link(self, place: str, interface: str) -> Link | None:
-        """Return an interface."""
 
     def bridge_of(self, place: str, interface: str) -> str | None:
         """Return the bridge of a port."""
