@@ -92,13 +92,18 @@ PANELS = (
 
 def draw(result: BenchAnswer, target: Path) -> None:
     """Write the picture; the name's extension determines the format. Raises OSError."""
+    write_figure(lambda: _figure(result), target)
+
+
+def write_figure(make: "Callable[[], Figure]", target: Path) -> None:
+    """Write a figure, made in our style. Raises OSError."""
     # matplotlib keeps a cache in the home directory; this leaves nothing there.
     with tempfile.TemporaryDirectory(prefix="testbed-bench-") as scratch:
         os.environ["MPLCONFIGDIR"] = scratch
         import matplotlib
 
         with matplotlib.rc_context(STYLE):
-            _figure(result).savefig(target, dpi=DOTS_PER_INCH)
+            make().savefig(target, dpi=DOTS_PER_INCH)
     give_to_sudo_user(target)
 
 

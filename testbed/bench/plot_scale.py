@@ -1,15 +1,12 @@
 """A `bench scale` run as a picture: start time by phase, and memory, against the number of nodes."""
 
-import os
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from testbed.bench.plot import DOTS_PER_INCH, OTHER_COLOURS, QUIET, SMALL, STYLE, WIDTH_IN
+from testbed.bench.plot import OTHER_COLOURS, QUIET, SMALL, WIDTH_IN, write_figure
 from testbed.bench.scale_plan import MIB
 from testbed.control.answers.bench import BenchScaleAnswer, ScaleSize
-from testbed.host.lab_directories import give_to_sudo_user
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -28,14 +25,7 @@ MEMORY_PARTS = {
 
 def draw(result: BenchScaleAnswer, target: Path) -> None:
     """Write the picture; the name's extension determines the format. Raises OSError."""
-    # matplotlib keeps a cache in the home directory; this leaves nothing there.
-    with tempfile.TemporaryDirectory(prefix="testbed-bench-") as scratch:
-        os.environ["MPLCONFIGDIR"] = scratch
-        import matplotlib
-
-        with matplotlib.rc_context(STYLE):
-            _figure(result).savefig(target, dpi=DOTS_PER_INCH)
-    give_to_sudo_user(target)
+    write_figure(lambda: _figure(result), target)
 
 
 def _figure(result: BenchScaleAnswer) -> "Figure":
