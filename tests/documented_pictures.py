@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from testbed.graph.drawing import STYLE
+from testbed.graph.drawing import STYLE, svg_document
 from testbed.graph.encapsulation import STYLE as STACK_STYLE
-from testbed.graph.encapsulation import draw_stacks, svg_document
+from testbed.graph.encapsulation import draw_stacks
 from testbed.graph.model import graph_of
 from testbed.graph.svg import draw
 from testbed.graph.trace_path import draw_trace

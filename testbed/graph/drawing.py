@@ -78,6 +78,19 @@ def element(name: str, content: str = "", **attributes: object) -> str:
     return f"<{name}{written}>{content}</{name}>" if content else f"<{name}{written}/>"
 
 
+def svg_document(content: str, width: float, height: float, style: str = "") -> str:
+    """Wrap elements into a document of this size."""
+    return element(
+        "svg",
+        (element("style", style) if style else "") + content,
+        xmlns="http://www.w3.org/2000/svg",
+        viewBox=f"0 0 {width:.0f} {height:.0f}",
+        width=round(width),
+        height=round(height),
+        class_="lab",
+    )
+
+
 def _number(value: object) -> str:
     return f"{value:.1f}".removesuffix(".0") if isinstance(value, float) else str(value)
 

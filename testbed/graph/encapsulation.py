@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from testbed.graph.drawing import MONO, WIDE, Figure, element, label, line, rectangle
+from testbed.graph.drawing import MONO, WIDE, Figure, element, label, line, rectangle, svg_document
 from testbed.graph.geometry import Box
 from testbed.graph.headers import LEG_WORDS, HeaderCell, HeaderChange, Hop, StackRow, row_of, rows_of
 from testbed.graph.path import COLOURS, class_of
@@ -116,19 +116,6 @@ def draw_each_stack(hops: Sequence[Hop]) -> list[str]:
 def _before(hops: Sequence[Hop], at: int) -> Hop | None:
     """Return the hop before one in the same leg."""
     return hops[at - 1] if at and hops[at - 1]["leg"] == hops[at]["leg"] else None
-
-
-def svg_document(content: str, width: float, height: float, style: str = "") -> str:
-    """Wrap elements into a document of this size."""
-    return element(
-        "svg",
-        (element("style", style) if style else "") + content,
-        xmlns="http://www.w3.org/2000/svg",
-        viewBox=f"0 0 {width:.0f} {height:.0f}",
-        width=round(width),
-        height=round(height),
-        class_="lab",
-    )
 
 
 def _columns(rows: Sequence[StackRow], places: float = PLACES) -> _Columns:

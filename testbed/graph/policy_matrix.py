@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
 
 from testbed.control.answers.policy import PolicyAnswer, PolicyPair
-from testbed.graph.drawing import STYLE, element, group, label, line, marker, text_width
+from testbed.graph.drawing import STYLE, element, group, label, line, marker, svg_document, text_width
 from testbed.graph.geometry import Spot
 from testbed.graph.model import Health
 
@@ -44,15 +44,7 @@ def draw_matrix(lab: str, answer: PolicyAnswer) -> str:
         *_cells(pods, pairs, left, top),
         legend,
     ]
-    return element(
-        "svg",
-        "\n".join(content),
-        xmlns="http://www.w3.org/2000/svg",
-        viewBox=f"0 0 {width:.0f} {height:.0f}",
-        width=round(width),
-        height=round(height),
-        class_="lab",
-    )
+    return svg_document("\n".join(content), width, height)
 
 
 def _names(pods: Sequence[str], left: float, top: float) -> Iterator[str]:

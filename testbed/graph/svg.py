@@ -3,7 +3,19 @@
 from collections.abc import Iterator, Sequence
 
 from testbed.graph.cable_texts import place_texts
-from testbed.graph.drawing import STYLE, Figure, cross, element, group, label, line, marker, rectangle, text_width
+from testbed.graph.drawing import (
+    STYLE,
+    Figure,
+    cross,
+    element,
+    group,
+    label,
+    line,
+    marker,
+    rectangle,
+    svg_document,
+    text_width,
+)
 from testbed.graph.geometry import Box, DrawnWire, Spot
 from testbed.graph.layout import LEGEND, MARGIN, GraphLayout, lay_out
 from testbed.graph.model import (
@@ -73,15 +85,7 @@ def document(
         above,
         below.content if below is not None else "",
     ]
-    return element(
-        "svg",
-        "\n".join(piece for piece in content if piece),
-        xmlns="http://www.w3.org/2000/svg",
-        viewBox=f"0 0 {width:.0f} {height:.0f}",
-        width=round(width),
-        height=round(height),
-        class_="lab",
-    )
+    return svg_document("\n".join(piece for piece in content if piece), width, height)
 
 
 def facts_line(graph: Graph) -> str:

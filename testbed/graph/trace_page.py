@@ -4,8 +4,9 @@ from html import escape
 
 from testbed.control.answers.trace import TraceAnswer, TraceHop
 from testbed.graph.drawing import STYLE as DRAWING_STYLE
+from testbed.graph.drawing import svg_document
 from testbed.graph.encapsulation import STYLE as STACK_STYLE
-from testbed.graph.encapsulation import draw_each_stack, draw_stacks, svg_document
+from testbed.graph.encapsulation import draw_each_stack, draw_stacks
 from testbed.graph.headers import LEG_WORDS
 from testbed.graph.layout import lay_out
 from testbed.graph.model import Graph

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from testbed.graph.encapsulation import draw_each_stack, draw_stack, draw_stacks, svg_document
+from testbed.graph.drawing import svg_document
+from testbed.graph.encapsulation import draw_each_stack, draw_stack, draw_stacks
 from testbed.graph.headers import row_of, rows_of
 from testbed.graph.model import graph_of
 from testbed.graph.trace_page import trace_page
