@@ -132,6 +132,9 @@ class Handler(BaseHTTPRequestHandler):
         except TestbedError as failure:
             late = isinstance(failure, NoAnswer)
             return self._refuse(HTTPStatus.GATEWAY_TIMEOUT if late else HTTPStatus.CONFLICT, str(failure))
+        except Exception as failure:
+            # The page would say only that the server does not answer.
+            return self._refuse(HTTPStatus.INTERNAL_SERVER_ERROR, f"internal error: {failure!r}")
         return self._answer(HTTPStatus.OK, json.dumps(answer).encode(), "application/json")
 
     def _trace(self, request: dict[str, Any]) -> object:
