@@ -26,6 +26,7 @@ from testbed.control.wire import WrittenOnce
 from testbed.errors import TestbedError
 from testbed.places import PROJECT
 from testbed.plain_files import MAX_BYTES
+from testbed.spelling import printable
 
 log = logging.getLogger(__name__)
 JSON = "application/json"
@@ -285,7 +286,8 @@ async def _json(request: web.Request) -> Any:  # noqa: ANN401 - JSON
 def _changed(answer: Answer) -> web.Response:
     response = _written(answer.body, answer.code)
     for warning in answer.warnings:
-        text = warning.replace("\\", "\\\\").replace('"', '\\"').replace("\n", " ")
+        # A name in it may have characters that no header has.
+        text = printable(warning.replace("\n", " ")).replace("\\", "\\\\").replace('"', '\\"')
         response.headers.add("Warning", f'299 - "{text}"')
     return response
 

@@ -272,6 +272,22 @@ def test_a_deletion_that_takes_the_pods_along_is_done(options: object) -> None:
     assert (_answer("DELETE", WEB_PATH, options, lab=lab)[0], lab.deleted) == (200, ["web"])
 
 
+class _LabThatWarns(_Lab):
+    async def apply(self, item: object, place: object, *, dry_run: bool) -> Any:  # noqa: ANN401 - as in AsyncLab
+        return {"objects": [], "warnings": ["spec.a\rb: ignored\nhere"]}
+
+
+def test_a_warning_is_one_header_whatever_a_name_in_it_has() -> None:
+    async def scenario() -> tuple[int, str]:
+        application = ApiServer(_LabThatWarns(), TOKEN).application()
+        async with TestClient(TestServer(application), headers=KNOWN) as client:
+            new = {**WEB, "metadata": {"name": "new", "namespace": "shop"}}
+            answer = await client.post(f"{WEB_PATH.rpartition('/')[0]}?dryRun=All", json=new)
+            return answer.status, answer.headers["Warning"]
+
+    assert asyncio.run(scenario()) == (201, '299 - "spec.a\\\\rb: ignored here"')
+
+
 class _LabWhereOneEnds(_LabThatDeletes):
     """Lists a Deployment that is gone when it is asked for."""
 
