@@ -50,8 +50,8 @@ class LabRecovery:
             for look in stages:
                 if waiting := awaited(list(look()), ended, others=others):
                     return [str(one) for one in waiting]
-        except (OSError, TestbedError, AgentError) as failure:
-            # Something is just restarting.
+        except (OSError, TestbedError, AgentError, RuntimeError) as failure:
+            # Something is just restarting, or a pod uses every process that the machine allows.
             return [str(failure)]
         return []
 

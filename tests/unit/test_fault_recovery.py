@@ -1,5 +1,10 @@
 """What is waited for after faults have ended."""
 
+from typing import Any
+
+import pytest
+
+from testbed.faults.lab_recovery import LabRecovery
 from testbed.faults.recovery import NotReady, Touched, awaited
 
 AGENT = NotReady("node1", "node1", "no answer yet")
@@ -35,3 +40,13 @@ def test_nothing_is_waited_for_when_no_fault_has_ended() -> None:
 
 def test_a_line_names_the_object_and_the_reason() -> None:
     assert str(POD) == "pod shell1: the pause process is not running"
+
+
+def test_a_look_that_cannot_be_had_now_is_taken_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse() -> None:
+        raise RuntimeError("can't start new thread")
+
+    nothing: Any = None
+    recovery = LabRecovery(nothing, nothing, nothing)
+    monkeypatch.setattr(recovery, "_parts", refuse)
+    assert recovery.missing([fault("node1")], others=False) == ["can't start new thread"]
