@@ -84,12 +84,8 @@ class AllVerbs(Verbs):
         """Invoke as click does; the kernel's refusal becomes an error with the limit that caused it."""
         try:
             return super().invoke(ctx)
-        except (OSError, MemoryError) as failure:
-            from testbed.host.limits import explained
-
-            raise explained(failure) from failure
-        except RuntimeError as failure:
-            if "can't start new thread" not in str(failure):
+        except (OSError, MemoryError, RuntimeError) as failure:
+            if isinstance(failure, RuntimeError) and "can't start new thread" not in str(failure):
                 raise
             from testbed.host.limits import explained
 
