@@ -72,7 +72,7 @@ IN_LAB: Mapping[Kind, KindInLab] = {
     kinds.POD: KindInLab(
         get=objects.pods,
         one=objects.pod,
-        describe=Described(names=lambda lab: lab.state.pods.names(), show=status.describe_pod_named),
+        describe=Described(names=lambda lab: lab.state.pods.names(), show=status.describe_pod),
     ),
     kinds.REPLICA_SET: KindInLab(
         get=objects.replica_sets,

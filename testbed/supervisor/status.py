@@ -256,16 +256,11 @@ def _joined(*parts: object) -> str | None:
     return ", ".join(str(part) for part in parts if part is not None) or None
 
 
-def describe_pod_named(lab: Lab, name: str) -> Object:
-    """Return everything about the pod of this name. Raises KeyError."""
+def describe_pod(lab: Lab, name: str) -> Description:
+    """Return everything about the pod of this name, as headings and values. Raises KeyError."""
     pod = lab.state.pods.named(name)
     if pod is None:
         raise KeyError(name)
-    return describe_pod(lab, pod)
-
-
-def describe_pod(lab: Lab, pod: Pod) -> Description:
-    """Return everything about one pod, as headings and values."""
     status = pod.status()
     return {
         "Name": status.name,
