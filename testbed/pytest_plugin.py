@@ -274,7 +274,9 @@ class LabsOfTheRun:
                     open_shell(lab)
                 if pauses:
                     print(_paused(node, lab))
-                    input("press Enter to go on: ")
+                    # Ctrl-D goes on too.
+                    with contextlib.suppress(EOFError):
+                        input("press Enter to go on: ")
         finally:
             capture.resume_global_capture()
 
@@ -295,12 +297,16 @@ class LabsOfTheRun:
             terminalreporter.line(f"labs need root; {self._as_root()}", red=True)
 
     def _bundle(self, item: pytest.Item, lab: LabHandle, reason: str) -> Bundle:
-        directory = self._bundles.place_for(item.nodeid, lab.name)
-        captures = self._captured.pop(lab, None)
-        if captures is not None:
-            shutil.move(captures, directory / "captures")
-        bundle = write_bundle(lab, directory, title=item.nodeid, reason=reason)
-        hand_over(directory)
+        try:
+            directory = self._bundles.place_for(item.nodeid, lab.name)
+            captures = self._captured.pop(lab, None)
+            if captures is not None:
+                shutil.move(captures, directory / "captures")
+            bundle = write_bundle(lab, directory, title=item.nodeid, reason=reason)
+            hand_over(directory)
+        except OSError as failure:
+            # A full disk, say. In this hook it would end the run, with its labs up.
+            bundle = Bundle(self._bundles.directory, (f"the bundle cannot be written: {failure}",), ())
         item.stash[_bundles_key][lab.name] = bundle
         return bundle
 

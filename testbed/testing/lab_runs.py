@@ -62,6 +62,11 @@ class BundleDirectory:
         self._forgets = wanted is None
         self._run = self._base / run.directory(time.time())
 
+    @property
+    def directory(self) -> Path:
+        """Return the directory of this run's bundles, which may not exist yet."""
+        return self._run
+
     def place_for(self, test: str, lab: str) -> Path:
         """Return a new directory for the bundle about a lab after a test. Raises OSError if it cannot be created."""
         if not self._run.exists():

@@ -2,9 +2,14 @@
 
 import os
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
+from testbed import pytest_plugin
+from testbed.control.client import LabRecord
+from testbed.testing.lab_handle import LabHandle
 from testbed.testing.lab_runs import BundleDirectory, RunName, file_name_of, outdated
 
 
@@ -66,3 +71,15 @@ def test_long_id_keeps_its_end() -> None:
     name = file_name_of("test_a.py::test_" + "x" * 300 + "_end")
     assert len(name) <= 120
     assert name.endswith("_end")
+
+
+def test_a_bundle_that_cannot_be_written_is_named_and_ends_no_run(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    options = {"lab_bundles": tmp_path / "file" / "bundles"}
+    config: Any = SimpleNamespace(getoption=options.get, rootpath=tmp_path)
+    item: Any = SimpleNamespace(nodeid="test_a.py::test_b", stash=pytest.Stash())
+    item.stash[pytest_plugin._bundles_key] = {}
+    lab = LabHandle(LabRecord("one", 0, 0, tmp_path, 0))
+    bundle = pytest_plugin.LabsOfTheRun(config)._bundle(item, lab, "it failed")
+    assert [finding.partition(": ")[0] for finding in bundle.findings] == ["the bundle cannot be written"]
+    assert item.stash[pytest_plugin._bundles_key] == {"one": bundle}
