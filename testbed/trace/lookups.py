@@ -1,7 +1,5 @@
 """Read-only queries to the kernel of one network namespace: which route, which port of a bridge."""
 
-from typing import Self
-
 from agent.kernel.journal import SilentJournal
 from agent.kernel.kernel import Kernel
 from agent.kernel.values import IPAddress, Link, Route
@@ -10,21 +8,15 @@ REFUSING = ("unreachable", "blackhole", "prohibit")
 
 
 class Lookups:
-    """Queries the kernel of the caller's network namespace, or of that of process `netns_pid`. Raises NetlinkError."""
+    """Queries the kernel of the network namespace of process `netns_pid`, or of the caller's. Raises NetlinkError."""
 
-    def __init__(self, netns_pid: int | None = None) -> None:
+    def __init__(self, netns_pid: int | None) -> None:
         self._kernel = Kernel(SilentJournal(), netns_pid)
         self._links: dict[int, Link] | None = None
 
     def close(self) -> None:
         """Release the namespace."""
         self._kernel.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
     def links(self) -> dict[int, Link]:
         """Return every interface by index, as of the first query."""

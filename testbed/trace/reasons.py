@@ -103,7 +103,7 @@ def _taken_up(before: Step, step: Step, known: Known) -> str:
     overlay's device.
     """
     sighting, outer = step.sighting, before.outer
-    if before.outer is not None and step.outer is None and outer is not None:
+    if outer is not None and step.outer is None:
         subnet = known.subnet_of_node_at(sighting.place, outer.header.source)
         sender = f"{outer.header.source} holds {subnet}" if subnet else str(outer.header.source)
         return f"the packet out of the datagram, handed to the kernel by {sighting.interface}; {sender}"
