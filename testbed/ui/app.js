@@ -604,7 +604,7 @@ function rowsOf(rows) {
   return rows.map(([name, value]) => element("tr", {}, element("th", {}, name), element("td", {}, value)));
 }
 
-function showTable(name, { headings, rows }, said) {
+function showTable(name, { headings, rows }, { said, names }) {
   const title = TITLES[name] || name;
   $(`tab-${name}`).textContent = `${title} (${rows.length})`;
   const head = element("tr", {}, ...[...headings, ""].map((text) => element("th", {}, text)));
@@ -616,7 +616,7 @@ function showTable(name, { headings, rows }, said) {
   const table = element("table", {}, element("thead", {}, head), element("tbody", {}, ...body));
   keepingKeyboard($(`table-${name}`), () => $(`table-${name}`).replaceChildren(table));
   if (name === "pods") state.pods = rows.map((cells) => cells[0]);
-  if (name === "services") state.services = rows.map((cells) => cells[0]);
+  if (name === "services") state.services = names; // the first column may be their namespaces
   if (name === "faults") {
     $("active-faults").hidden = !rows.length;
     $("active-faults").textContent = `${rows.length} active fault${rows.length === 1 ? "" : "s"}`;
@@ -713,7 +713,7 @@ function listen() {
     if (document.activeElement !== $("port") && !state.way) suggestPort();
   });
   on("problem", ({ text }) => problem(text));
-  for (const name of TABLES) on(name, ({ table, said }) => showTable(name, table, said));
+  for (const name of TABLES) on(name, ({ table, ...more }) => showTable(name, table, more));
   live.onerror = () => problem("testbed ui does not answer; is it still running?");
   live.onopen = () => problem("");
 }

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from functools import partial
 
 from testbed.cluster.kinds import LEASE, POD, SERVICE
+from testbed.cluster.object_key import key_of_object
 from testbed.control.answers.graph import GraphAnswer
 from testbed.control.client import LabRecord, ask, find_lab
 from testbed.control.questions import EVENTS, GET, AnswerT, Question
@@ -127,7 +128,9 @@ class Feed:
             self._look_at_etcd(facts)
 
     def _look_at_etcd(self, facts: GraphAnswer) -> None:
-        self._publish("services", {"table": tables.objects(SERVICE, self._ask(GET, kind=SERVICE.plural))})
+        services = self._ask(GET, kind=SERVICE.plural)
+        names = [str(key_of_object(one)) for one in services]
+        self._publish("services", {"table": tables.objects(SERVICE, services), "names": names})
         self._publish("ports", {"ports": tables.ports(self._ask(GET, kind=POD.plural), facts["services"])})
         try:
             self._publish("leases", {"table": tables.objects(LEASE, self._ask(GET, kind=LEASE.plural))})

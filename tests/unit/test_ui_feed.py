@@ -2,6 +2,7 @@
 
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -27,3 +28,17 @@ def test_a_look_at_the_lab_that_fails_is_shown_and_is_not_the_last(monkeypatch: 
     assert next(messages) == ("problem", {"text": "internal error: KeyError('node3')"})
     shown.set()
     assert next(messages) == ("problem", {"text": ""})
+
+
+def test_services_are_offered_by_the_names_that_a_trace_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = {"ports": [{"port": 80}], "type": "ClusterIP", "clusterIP": "10.96.1.1"}
+    services = [
+        {"metadata": {"name": "web", "namespace": namespace}, "spec": spec, "status": {}, "testbed": {}}
+        for namespace in ("default", "shop")
+    ]
+    feed = Feed(LabRecord("one", 0, 0, Path("/nonexistent"), 0))
+    monkeypatch.setattr(feed, "_ask", lambda _, kind: services if kind == "services" else [])
+    facts: Any = {"services": []}
+    feed._look_at_etcd(facts)
+    _, message = feed._messages["services"]
+    assert message["names"] == ["web", "shop/web"]
