@@ -7,6 +7,7 @@ from agent.kernel.values import IPAddress, IPNetwork, Route
 from testbed.capture.headers import Packet
 from testbed.capture.map import LAB, Map
 from testbed.cluster.device_names import DROP_DEVICE
+from testbed.cluster.object_key import key_of
 from testbed.trace.evidence import Counters
 from testbed.trace.facts import STANDS_STILL, Facts
 from testbed.trace.policy_words import PolicyWords
@@ -293,7 +294,7 @@ class Suspects:
             return f"shell  # then: {command}"
         if self.known.pid(place) is None or place in self.known.machines:
             return f"exec {place} -- {command}"
-        return f"shell  # then: ip netns exec {place} {command}"
+        return f"shell  # then: ip netns exec {key_of(place).file_name} {command}"
 
     def _look_at(self, place: str) -> list[str]:
         return [f"get routes {place}"] if place in self.known.nodes else []

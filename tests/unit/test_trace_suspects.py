@@ -8,7 +8,7 @@ import pytest
 
 from agent.kernel.values import IPAddress, Link, Route
 from testbed.capture.headers import NO_OVERLAY, unwrap
-from testbed.capture.map import Map
+from testbed.capture.map import Map, Place
 from testbed.cluster.object_key import ObjectKey
 from testbed.cluster.service import ServicePort
 from testbed.policies.world import World
@@ -83,3 +83,10 @@ def test_a_packet_for_no_port_of_a_service_is_explained_by_its_ports(packet: byt
 )
 def test_a_packet_for_a_services_port_is_explained_by_the_filter_that_dropped_it(packet: bytes) -> None:
     assert found(packet).reasons == [f"a packet filter of node1 drops it: {RULE}"]
+
+
+def test_a_command_in_a_pods_network_names_it_as_ip_does() -> None:
+    known = Map((Place("shop/web", 5),), {}, {}, {}, NO_OVERLAY, "", frozenset(), {})
+    facts: Any = None
+    typed = Suspects(known, facts, {}, {}, PolicyWords(World((), ())))._type_at("shop/web", "nft list ruleset")
+    assert typed == "shell  # then: ip netns exec shop_web nft list ruleset"
