@@ -16,6 +16,7 @@ import time
 import zlib
 from collections.abc import Mapping
 
+from testbed.cluster.object_key import key_of
 from testbed.processes import namespaces
 from testbed.processes.readable import readable
 
@@ -42,7 +43,7 @@ class HeartbeatPods:
         """Open missing sockets; close those of pods that are gone."""
         for place, name in enumerate(self.names):
             try:
-                descriptor = os.open(f"{NETNS}/{name}", os.O_RDONLY | os.O_CLOEXEC)
+                descriptor = os.open(f"{NETNS}/{key_of(name).file_name}", os.O_RDONLY | os.O_CLOEXEC)
             except OSError:
                 self._forget(place)
                 continue

@@ -5,10 +5,13 @@ import resource
 import socket
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
+from testbed.faults import heartbeat
 from testbed.faults.heartbeat import PORT, HeartbeatPods, receive, send
+from testbed.processes import namespaces
 
 HIGH = 2000
 """No descriptor of select(2)."""
@@ -40,3 +43,16 @@ def test_datagrams_are_received_however_many_descriptors_there_are(pods: Heartbe
         ("a", "b", 7, True),
         ("b", "a", 7, True),
     ]
+
+
+def test_a_pod_of_another_namespace_is_found_by_the_name_of_its_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "shop_web").touch()
+    monkeypatch.setattr(heartbeat, "NETNS", str(tmp_path))
+    monkeypatch.setattr(namespaces, "setns", lambda *_: None)
+    pods = HeartbeatPods({"shop/web": "127.0.0.4"})
+    pods.renew()
+    (opened,) = pods.sockets
+    assert opened is not None
+    opened.close()
