@@ -1,6 +1,6 @@
-"""The fate of numbered heartbeats between pods: gaps, losses, duplicates, reordering. Pure."""
+"""The fate of numbered heartbeats between pods: gaps, losses, damage. Pure."""
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -65,12 +65,12 @@ class HeartbeatRecord:
         }
         return {pair: times for pair, times in found.items() if times}
 
-    def longest_gap(self, since: float, until: float, pairs: set[Pair] | None = None) -> Gap:
+    def longest_gap(self, since: float, until: float) -> Gap:
         """Return the longest of all pairs: from the last heartbeat that arrived before to the first after it, less a
         period.
         """
         worst = Gap(0.0, None)
-        for pair in self.lost(since, until, pairs):
+        for pair in self.lost(since, until):
             arrived = self.arrivals[pair]
             last = since
             for number in self._numbers(since, until):
@@ -93,14 +93,5 @@ class HeartbeatRecord:
         sent = len(self._numbers(since, until)) * len(self.arrivals)
         return sum(map(len, self.lost(since, until).values())) / sent if sent else 0.0
 
-    def duplicates(self, since: float, until: float) -> int:
-        """Return how many heartbeats arrived more than once."""
-        return sum(
-            len(times) - 1 for arrived in self.arrivals.values() for times in self._between(arrived, since, until)
-        )
-
     def _numbers(self, since: float, until: float) -> list[int]:
         return [number for number, at in self.sent_at.items() if since <= at <= until]
-
-    def _between(self, arrived: Mapping[int, list[float]], since: float, until: float) -> Iterator[list[float]]:
-        return (arrived[number] for number in self._numbers(since, until) if number in arrived)
