@@ -108,7 +108,13 @@ class NodeFaults:
             "cp -a /run/flannel/. /run/.disk/ && mount --move /run/.disk /run/flannel && rmdir /run/.disk && "
             "{ cat /dev/zero > /run/flannel/filler 2>/dev/null || true; }"
         )
-        run(node.pid, ["sh", "-c", script])
+        try:
+            run(node.pid, ["sh", "-c", script])
+        except OSError:
+            # The next attempt finds no half of this one.
+            with contextlib.suppress(OSError):
+                run(node.pid, ["sh", "-c", "umount /run/.disk; rmdir /run/.disk"])
+            raise
 
         def make_room() -> str:
             # A crash of the node removes it, with everything else in /run.

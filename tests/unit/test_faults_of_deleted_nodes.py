@@ -339,3 +339,19 @@ def test_a_crash_that_fails_half_way_is_taken_back(lab: Lab, programs: Programs,
     with pytest.raises(OSError, match="busy"):
         faults.crash(parse(["node", "crash", "node2"]))
     assert said == ["held", "resumed"]
+
+
+def test_a_disk_that_cannot_be_filled_leaves_no_file_system(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    ran: list[str] = []
+
+    def run(_pid: object, command: Sequence[str]) -> str:
+        ran.append(command[-1])
+        if "mount -t tmpfs" in command[-1]:
+            raise OSError("cp: No space left on device")
+        return ""
+
+    faults = node_faults_of(lab, monkeypatch)
+    monkeypatch.setattr(node_faults, "run", run)
+    with pytest.raises(OSError, match="No space left"):
+        faults.fill_disk(parse(["disk", "full", "node2"]))
+    assert ran[1:] == ["umount /run/.disk; rmdir /run/.disk"]
