@@ -255,10 +255,17 @@ class LabsOfTheRun:
                 report.user_properties += [(FINDING_PROPERTY, line) for line in bundle.findings]
         item.user_properties += [entry for entry in report.user_properties if entry not in item.user_properties]
         if report.when == "call":
-            for directory in self._captured.values():
-                shutil.rmtree(directory, ignore_errors=True)
-            self._captured.clear()
+            self._drop_captures()
         return report
+
+    def pytest_sessionfinish(self) -> None:
+        """Remove the captures of a test that was interrupted: it has no report."""
+        self._drop_captures()
+
+    def _drop_captures(self) -> None:
+        for directory in self._captured.values():
+            shutil.rmtree(directory, ignore_errors=True)
+        self._captured.clear()
 
     def pytest_exception_interact(self, node: pytest.Item | pytest.Collector) -> None:
         """Pause at a failed test, or open a shell in its lab, if there is a terminal."""

@@ -83,3 +83,13 @@ def test_a_bundle_that_cannot_be_written_is_named_and_ends_no_run(tmp_path: Path
     bundle = pytest_plugin.LabsOfTheRun(config)._bundle(item, lab, "it failed")
     assert [finding.partition(": ")[0] for finding in bundle.findings] == ["the bundle cannot be written"]
     assert item.stash[pytest_plugin._bundles_key] == {"one": bundle}
+
+
+def test_captures_of_an_interrupted_test_are_removed(tmp_path: Path) -> None:
+    config: Any = SimpleNamespace(getoption=lambda _: None, rootpath=tmp_path)
+    labs = pytest_plugin.LabsOfTheRun(config)
+    captures = tmp_path / "captures"
+    captures.mkdir()
+    labs._captured[LabHandle(LabRecord("one", 0, 0, tmp_path, 0))] = captures
+    labs.pytest_sessionfinish()
+    assert not captures.exists()
