@@ -11,7 +11,7 @@ from testbed.places import TOPOLOGIES
 from testbed.pytest_plugin import NewLab
 from testbed.testing.lab_handle import LabHandle
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
+pytestmark = pytest.mark.slow
 READY_LIMIT_S = 40.0
 
 EXAMPLES = {

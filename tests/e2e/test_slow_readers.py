@@ -51,7 +51,6 @@ def ask_and_do_not_read(lab: Lab) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(240)
 def test_slow_readers_leave_no_memory_behind(no_lab: Lab) -> None:
     assert no_lab.up("--nodes", "10", "--pods-per-node", "3").code == 0
     pid = supervisor(no_lab)

@@ -29,7 +29,6 @@ def test_two_minutes_of_random_faults_cost_nothing(new_lab: NewLab) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(200)
 def test_a_history_can_be_replayed_and_its_mistakes_are_reported(new_lab: NewLab, tmp_path: Path) -> None:
     first, second = tmp_path / "first.jsonl", tmp_path / "second.jsonl"
     names = ["F22 lease revoke node1", "F20 etcd compact", "F2 agent kill node1"]
@@ -59,7 +58,6 @@ def leak_while(lab: LabHandle, history: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(200)
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_a_soak_that_is_ended_heals_its_faults(number: int, new_lab: NewLab, tmp_path: Path) -> None:
     history = tmp_path / "history.jsonl"

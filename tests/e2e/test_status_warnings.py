@@ -14,7 +14,6 @@ SEEN_LIMIT_S = 20.0
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(120)
 @pytest.mark.row("F26")
 def test_a_changed_config_is_reported_by_status_and_describe_until_it_is_restored(own_lab: Lab) -> None:
     def warned() -> list[str]:

@@ -65,7 +65,6 @@ def _command_of(left: str) -> str:
 
 @pytest.mark.row("F46")
 @pytest.mark.slow
-@pytest.mark.timeout(180)
 def test_twenty_random_kills_of_up_leave_the_host_as_it_was(no_lab: Lab) -> None:
     seed = int(os.environ.get("TESTBED_SEED") or random.SystemRandom().randrange(2**32))
     chance = random.Random(seed)

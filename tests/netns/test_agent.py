@@ -381,7 +381,6 @@ def test_bridge_without_a_subnet_env_says_what_is_missing(underlay: Underlay) ->
 
 @pytest.mark.slow
 @pytest.mark.row("F25")
-@pytest.mark.timeout(180)
 @pytest.mark.row("C18")
 def test_twenty_agents_at_once_take_twenty_subnets_and_the_next_waits_for_one(underlay: Underlay) -> None:
     underlay.start_etcd()

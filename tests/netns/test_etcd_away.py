@@ -115,7 +115,6 @@ def test_a_leader_that_is_killed_costs_no_packet_and_no_lease(three: Three) -> N
     assert three.etcd.leases() == leases
 
 
-@pytest.mark.timeout(240)
 @pytest.mark.row("F13")
 def test_a_lost_majority_costs_no_packet_and_a_joining_node_reports_what_it_waits_for(
     three: Three, record_property: Callable[[str, object], None]
@@ -158,7 +157,6 @@ def test_a_lost_majority_costs_no_packet_and_a_joining_node_reports_what_it_wait
     assert "Traceback" not in joins.log
 
 
-@pytest.mark.timeout(180)
 @pytest.mark.row("F14")
 def test_an_etcd_that_is_away_for_long_costs_no_packet_little_work_and_few_lines(three: Three) -> None:
     leases = three.etcd.leases()

@@ -67,7 +67,6 @@ def trouble(underlay: Underlay, agent: Agent, number: int) -> None:
     )
 
 
-@pytest.mark.timeout(240)
 def test_an_agent_in_constant_trouble_keeps_its_size(underlay: Underlay) -> None:
     agent = underlay.agent("node1", "192.168.8.227", "--subnet-lease-ttl=5s")
     agent.wait_ready()

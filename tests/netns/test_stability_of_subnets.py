@@ -65,7 +65,6 @@ def cut_connections(agent: Agent) -> None:
     run("ip", "netns", "exec", agent.netns, "ss", "--kill", "state", "established", "dport = :2379")
 
 
-@pytest.mark.timeout(180)
 @pytest.mark.row("F5")
 @pytest.mark.row("C14")
 def test_a_node_that_slept_through_its_lease_never_writes_the_key_of_the_next_owner(underlay: Underlay) -> None:
@@ -154,7 +153,6 @@ class Ear:
         return count
 
 
-@pytest.mark.timeout(180)
 def test_thousands_of_events_and_a_cut_while_catching_up_end_in_what_etcd_has(underlay: Underlay) -> None:
     node1 = underlay.agent("node1", NODE1, "--subnet-lease-ttl=120s", pinned="10.0.46.1/24")
     node1.wait_ready()

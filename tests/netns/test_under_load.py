@@ -130,7 +130,6 @@ def dropped_by_the_kernel(node: Agent) -> Iterator[None]:
 
 
 @pytest.mark.row("B36")
-@pytest.mark.timeout(180)
 @pytest.mark.parametrize("bundle", [1, 64], ids=["one-by-one", "in-bundles"])
 def test_a_flood_of_junk_delays_no_renewal_and_leaves_a_good_flow_half_of_its_rate(
     pods: TwoPods, tmp_path: Path, bundle: int
