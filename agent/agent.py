@@ -376,7 +376,6 @@ class Agent:
         if self._moved_to is not None and self._fenced_at is None:
             self._take_subnet_along(manager, registry, self._moved_to)
         elif self._options.revoke_on_exit and self._fenced_at is None:
-            # Only after renewal has stopped; it would create the key again.
             try:
                 manager.release()
             except RegistryError as error:

@@ -80,6 +80,7 @@ class SubnetManager:
         )
         self._bad_entries = BadEntryLog()
         self._lease: Lease | None = None
+        """None once `release` has begun, whatever another thread is doing."""
         self._life = LeaseLife()
         self._etcd_answered = False
         """Whether etcd has answered in this round of renewal."""
@@ -87,6 +88,8 @@ class SubnetManager:
         """Why there is no lease although etcd answers."""
         self._log_limit = LogLimit(self._clock)
         self._look_now = threading.Event()
+        self._writing = threading.Lock()
+        """Held by whoever may write our key once the threads run: a round of renewal, or the end of our lease."""
         self._watch: LeaseWatch | None = None
         self.fenced: str | None = None
         """Why we must not forward: another node owns our subnet.
@@ -96,7 +99,7 @@ class SubnetManager:
 
     @property
     def lease(self) -> Lease | None:
-        """Return our lease at the last check; None before `acquire` has returned it."""
+        """Return our lease at the last check; None before `acquire` has returned it, and once it is released."""
         return self._lease
 
     @property
@@ -122,7 +125,8 @@ class SubnetManager:
 
     def seconds_left(self) -> float | None:
         """Return the time until the lease ends without renewal; None for a reservation or without a lease."""
-        if self._lease is None or self._lease.is_reservation:
+        lease = self._lease
+        if lease is None or lease.is_reservation:
             return None
         return self._life.left_s(self._clock.now())
 
@@ -162,7 +166,11 @@ class SubnetManager:
             # From the start of a round: with a slow etcd, a round takes a large part of the lease's life.
             counted_from = self._clock.now()
             try:
-                self._keep(periodic=counted_from >= due)
+                with self._writing:
+                    if stop.is_set():
+                        # The lock may have been waited for: the key is released by now.
+                        return
+                    self._keep(periodic=counted_from >= due)
                 delay_s = self._interval_s()
                 backoff.reset()
                 self._note_kept(on_over)
@@ -200,27 +208,30 @@ class SubnetManager:
         self._watch.run(stop)
 
     def release(self) -> None:
-        """Release the subnet, unless it is a reservation.
+        """Release the subnet, unless it is a reservation; renewal's `stop` must be set.
 
         Raises RegistryError; a subnet that is no longer ours is no error.
         """
-        lease, self._lease = self._lease, None
-        if lease is None or lease.is_reservation:
-            return
-        with contextlib.suppress(LeaseLost):
-            self._registry.delete(lease)
-        self._registry.revoke(lease.etcd_lease_id)
+        # A round of renewal that found no key creates it again.
+        with self._writing:
+            lease, self._lease = self._lease, None
+            if lease is None or lease.is_reservation:
+                return
+            with contextlib.suppress(LeaseLost):
+                self._registry.delete(lease)
+            self._registry.revoke(lease.etcd_lease_id)
         log.info("released subnet %s", lease.subnet)
 
     def move_to(self, public_ip: IPv4Address) -> None:
-        """Write another address of ours under our key; renewal must have stopped.
+        """Write another address of ours under our key; renewal's `stop` must be set.
 
         Raises RegistryError, and LeaseLost if the key is no longer ours.
         """
-        if self._lease is not None and self._lease.attrs.public_ip != public_ip:
-            self._attrs = replace(self._attrs, public_ip=public_ip)
-            self._lease = self._registry.update(self._lease, self._attrs)
-            log.info("subnet %s moved to %s", self._lease.subnet, public_ip)
+        with self._writing:
+            if self._lease is not None and self._lease.attrs.public_ip != public_ip:
+                self._attrs = replace(self._attrs, public_ip=public_ip)
+                self._lease = self._registry.update(self._lease, self._attrs)
+                log.info("subnet %s moved to %s", self._lease.subnet, public_ip)
 
     def _acquire_within(self, races: int) -> Lease:
         """Acquire a subnet. Raises NoFreeSubnet, also when every one of `races` attempts was lost to other nodes."""
@@ -294,12 +305,11 @@ class SubnetManager:
             log.warning("etcd does not renew our lease, so its key got a new one: %s", self._life.refusal)
 
     def _note_failure(self, error: RegistryError, on_over: Callable[[str | None], object]) -> None:
-        now = self._clock.now()
+        lease, now = self._lease, self._clock.now()
         if self._log_limit.allows():
             log.warning("the lease cannot be renewed, %s: %s", self._life.words(now), error)
-        if self._over is None and self._etcd_answered and self._life.left_s(now) == 0:
-            assert self._lease is not None
-            self._over = f"the lease on {self._lease.subnet} expired; etcd answers, but does not renew it: {error}"
+        if lease is not None and self._over is None and self._etcd_answered and self._life.left_s(now) == 0:
+            self._over = f"the lease on {lease.subnet} expired; etcd answers, but does not renew it: {error}"
             log.error("%s", self._over)
             on_over(self._over)
 
@@ -332,12 +342,14 @@ class SubnetManager:
 
     def _see_own(self, lease: Lease | None) -> None:
         """Take the watch's view of our key: check again unless it is what we wrote."""
-        if lease is None or self._lease is None or lease.mod_revision > self._lease.mod_revision:
+        known = self._lease
+        if lease is None or known is None or lease.mod_revision > known.mod_revision:
             self._look_now.set()
 
     def _interval_s(self) -> float:
         """Return the time until the next check of our lease: a third of its life, so that two renewals may fail."""
-        reserved = self._lease is None or self._lease.is_reservation
+        lease = self._lease
+        reserved = lease is None or lease.is_reservation
         return (RELIST_S if reserved else min(self._life.ttl_s, self._lease_ttl_s) / 3) * self._rng.uniform(0.8, 1.0)
 
     def _wait(self, stop: threading.Event, due: float) -> bool:

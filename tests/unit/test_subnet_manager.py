@@ -395,6 +395,37 @@ def test_release_spares_a_subnet_that_another_node_has_by_now() -> None:
     assert list(node.registry.keys) == [lease.subnet.key]
 
 
+def end_during_renewal(node: Node, end: Callable[[], object]) -> None:
+    """Call `end` in another thread just before a round of renewal creates the key again, which it did not find."""
+    node.registry.drop(node.acquire().subnet.key)
+    stop, ending = threading.Event(), threading.Thread(target=end)
+
+    def stop_and_end() -> None:
+        stop.set()
+        ending.start()
+        # One that does not wait for the round is done within this time.
+        ending.join(0.2)
+
+    node.registry.before_write.append(stop_and_end)
+    node.manager.run_renewal(stop, node.fenced.append)
+    ending.join(10)
+    assert not ending.is_alive()
+
+
+def test_release_during_a_round_of_renewal_leaves_no_key() -> None:
+    node = Node()
+    end_during_renewal(node, node.manager.release)
+    assert (node.registry.keys, node.registry.etcd_leases) == ({}, {})
+
+
+def test_a_move_during_a_round_of_renewal_is_written_to_the_key_of_that_round() -> None:
+    node = Node()
+    end_during_renewal(node, partial(node.manager.move_to, IPv4Address("192.168.8.150")))
+    key = node.key()
+    assert key is not None
+    assert '"192.168.8.150"' in key[0]
+
+
 # --- peers
 
 
