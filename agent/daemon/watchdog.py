@@ -17,6 +17,8 @@ from agent.daemon.service_manager import notify_service_manager
 
 TICK_S = 1.0
 EXIT_CODE = 1
+LAST_WORDS_S = 1.0
+"""How long the reader of standard error may take before a stalled process ends without a word."""
 
 
 class Watchdog:
@@ -55,10 +57,7 @@ class Watchdog:
             if self._ticks - last > self._limits[name]:
                 silent_s = (self._ticks - last) * self._tick_s
                 message = f"CRITICAL {name} loop stalled for {silent_s:g} s; exiting. Stack:\n{_stack(thread)}"
-                # Not through the log: the stalled thread may hold its lock. A log that nothing reads any more must not
-                # keep the process.
-                with contextlib.suppress(OSError):
-                    os.write(sys.stderr.fileno(), message.encode(errors="replace"))
+                _write_last_words(message)
                 self._end(EXIT_CODE)
                 return False
         return True
@@ -80,6 +79,22 @@ class WatchedClock(SystemClock):
         """Return seconds of CLOCK_MONOTONIC, and beat."""
         self._watchdog.beat()
         return super().now()
+
+
+def _write_last_words(message: str) -> None:
+    """Write to standard error; a log that nothing reads any more must not keep the process."""
+
+    def write() -> None:
+        # Not through the log: the stalled thread may hold its lock.
+        with contextlib.suppress(OSError):
+            os.write(sys.stderr.fileno(), message.encode(errors="replace"))
+
+    # In a thread: the pipe to a reader that hangs is full, and a write to it waits.
+    writer = threading.Thread(target=write, name="last words", daemon=True)
+    # RuntimeError: no thread can be started.
+    with contextlib.suppress(RuntimeError):
+        writer.start()
+        writer.join(LAST_WORDS_S)
 
 
 def _stack(thread: int | None) -> str:

@@ -1,3 +1,4 @@
+import contextlib
 import os
 import threading
 
@@ -72,6 +73,24 @@ def test_a_stalled_process_ends_although_nothing_reads_its_log(
     assert ticks == [True, True, True, False]
     assert exits == [1]
     loop.end()
+
+
+def test_a_stalled_process_ends_although_the_reader_of_its_log_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
+    ended = threading.Event()
+    watchdog = Watchdog({threading.current_thread().name: 3}, lambda _: ended.set(), tick_s=1)
+    watchdog.beat()
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            os.write(writer, bytes(4096))
+    os.set_blocking(writer, True)
+    with open(writer, "w") as full:
+        monkeypatch.setattr("sys.stderr", full)
+        threading.Thread(target=lambda: [watchdog.tick() for _ in range(4)], daemon=True).start()
+        assert ended.wait(10)
+        monkeypatch.undo()
+        os.close(reader)
 
 
 def test_each_loop_has_its_own_limit(watchdog: Watchdog, exits: list[int]) -> None:
