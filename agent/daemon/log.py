@@ -23,8 +23,9 @@ class OneLineFormatter(logging.Formatter):
         return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created)) + f".{int(record.msecs):03d}Z"
 
     def format(self, record: logging.LogRecord) -> str:
-        # An error's text or a lease's bytes may hold line ends, which would break a log that is read line by line.
-        return super().format(record).replace("\n", " | ")
+        # An error's text or a lease's bytes may hold anything: line ends would break a log that is read line by line,
+        # and a terminal obeys control characters.
+        return _printable(super().format(record).replace("\n", " | "))
 
 
 def start_logging(verbosity: int) -> None:
@@ -34,6 +35,10 @@ def start_logging(verbosity: int) -> None:
     logging.basicConfig(handlers=[handler], level=logging.DEBUG if verbosity > 0 else logging.INFO, force=True)
     for library in ("grpc", "etcd3", "pyroute2", "asyncio"):
         logging.getLogger(library).setLevel(logging.CRITICAL)
+
+
+def _printable(text: str) -> str:
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
 
 
 class LogLimit:
