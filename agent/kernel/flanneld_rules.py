@@ -59,8 +59,13 @@ def find_leftovers() -> list[Leftover]:
         loaded = set(CHAINS).intersection(legacy_tables(family))
         program = find_program(legacy_program(family)) if loaded else None
         if program is not None:
-            for table in sorted(loaded):
-                found += iptables_leftovers(program, table, run_iptables(program, "-t", table, "-S"))
+            try:
+                for table in sorted(loaded):
+                    listing = run_iptables(program, "-w", LOCK_WAIT_S, "-t", table, "-S")
+                    found += iptables_leftovers(program, table, listing)
+            except FirewallError as error:
+                # Our own rules do not depend on it.
+                log.warning("rules: cannot check whether a flanneld left some in the legacy tables: %s", error)
     return found
 
 

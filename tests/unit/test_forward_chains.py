@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from agent.kernel.flanneld_rules import iptables_leftovers
+from agent.kernel import flanneld_rules
+from agent.kernel.flanneld_rules import find_leftovers, iptables_leftovers
 from agent.kernel.forward_chains import (
     AddressMatch,
     BaseChain,
@@ -20,6 +21,7 @@ from agent.kernel.forward_chains import (
     read_rules,
     warning,
 )
+from agent.kernel.nftables import FirewallError
 
 NETWORK = IPv4Network("10.0.0.0/16")
 SHARED = BaseChain("ip", "filter", "FORWARD", "drop")
@@ -268,3 +270,21 @@ def test_a_comment_with_line_ends_hides_only_its_own_rule() -> None:
     assert (
         iptables_leftovers("iptables", "filter", '-A FORWARD -m comment --comment "two\n\n-A\nlines" -j DROP\n') == []
     )
+
+
+def test_a_broken_legacy_iptables_is_a_warning_and_hides_no_other_rules_of_a_flanneld(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def run_iptables(*command: str) -> str:
+        if command[0] == "/sbin/iptables-legacy":
+            raise FirewallError(f"{' '.join(command)}: can't initialize iptables table")
+        return "-P FORWARD ACCEPT\n-N FLANNEL-FWD\n"
+
+    monkeypatch.setattr(flanneld_rules, "list_objects", lambda *_: [])
+    monkeypatch.setattr(flanneld_rules, "legacy_tables", lambda _: ["filter", "mangle"])
+    monkeypatch.setattr(flanneld_rules, "find_program", lambda name: f"/sbin/{name}")
+    monkeypatch.setattr(flanneld_rules, "run_iptables", run_iptables)
+    (leftover,) = find_leftovers()
+    assert leftover.text == "chain FLANNEL-FWD of ip6tables-legacy's table filter"
+    (record,) = caplog.records
+    assert "whether a flanneld left some in the legacy tables: /sbin/iptables-legacy" in record.getMessage()
