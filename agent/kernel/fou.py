@@ -24,6 +24,7 @@ T = TypeVar("T")
 ADD, DELETE, GET = 1, 2, 3  # FOU_CMD_*
 VERSION, IPV4, DIRECT = 1, 2, 1  # FOU_GENL_VERSION, AF_INET, FOU_ENCAP_DIRECT
 IPIP = 4  # IPPROTO_IPIP: the payload is an IPv4 packet
+MODPROBE_TIMEOUT_S = 10.0
 MISSING = "this kernel cannot unpack UDP (got {}; want Debian's module fou, or another --datapath)"
 
 
@@ -69,8 +70,7 @@ class FouPorts:
             self.ports()
             return None
         # The kernel does not load it on demand: it has no alias for its family.
-        modprobe = shutil.which("modprobe") or shutil.which("modprobe", path="/usr/sbin:/sbin")
-        if modprobe is not None and subprocess.run([modprobe, "--quiet", "fou"], check=False).returncode == 0:
+        if _modprobe():
             self._kernel.journal.record(["modprobe", "fou"], "the kernel unpacks the datagrams of peers")
         try:
             self.ports()
@@ -137,6 +137,18 @@ class FouPorts:
                 return act(socket)
 
         return self._kernel.run_inside(visit)
+
+
+def _modprobe() -> bool:
+    """Load the module; return whether modprobe succeeded."""
+    program = shutil.which("modprobe") or shutil.which("modprobe", path="/usr/sbin:/sbin")
+    if program is None:
+        return False
+    try:
+        done = subprocess.run([program, "--quiet", "fou"], timeout=MODPROBE_TIMEOUT_S, check=False)
+    except subprocess.TimeoutExpired:
+        return False
+    return done.returncode == 0
 
 
 def _words(verb: str, address: IPv4Address, port: int) -> list[str]:

@@ -3,6 +3,7 @@
 import errno
 import random
 import re
+import subprocess
 from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Network
 from typing import cast
@@ -14,8 +15,9 @@ from agent.backends.entries import PeerEntries, wanted_entries
 from agent.backends.fou import FouPlan, is_peer_device, peer_device
 from agent.backends.fou_rules import COUNTERS, FouCheck, FouRules, rules
 from agent.backends.leftovers import PEER_DEVICES
-from agent.errors import NetlinkError
+from agent.errors import EnvironmentMissing, NetlinkError
 from agent.kernel.diff import diff
+from agent.kernel.fou import FouPorts
 from agent.kernel.journal import SilentJournal
 from agent.kernel.kernel import Kernel
 from agent.kernel.values import Link, Route, State, TunnelSettings, Wanted, WantedLink
@@ -106,6 +108,19 @@ def test_devices_of_former_peers_are_removed_together_and_once() -> None:
         plan.converge_peers([stays])
     both = {peer_device(PEER + 1), peer_device(PEER + 2)}
     assert [set(wanted.no_links) for wanted in kernel.wanted] == [both, both], "again after a refusal, then never"
+
+
+def test_a_modprobe_that_hangs_loads_no_module(monkeypatch: pytest.MonkeyPatch) -> None:
+    def run(command: list[str], *, timeout: float, check: bool) -> None:
+        raise subprocess.TimeoutExpired(command, timeout)
+
+    def refuse(_: FouPorts) -> None:
+        raise EnvironmentMissing("this kernel cannot unpack UDP")
+
+    monkeypatch.setattr("agent.kernel.fou.shutil.which", lambda *_, **__: "/sbin/modprobe")
+    monkeypatch.setattr("agent.kernel.fou.subprocess.run", run)
+    monkeypatch.setattr(FouPorts, "ports", refuse)
+    assert FouPorts(cast("Kernel", KernelOfPeers())).why_missing() == "this kernel cannot unpack UDP"
 
 
 class OverVeth(KernelOfPeers):
