@@ -188,9 +188,12 @@ def _only_network(values: dict[str, tuple[int, str]], name: str, parse: Callable
         # ip_network would parse a bare address as a /32; a subnet always has its length.
         if "/" in entry:
             try:
-                networks.append(parse(entry.strip()))
+                network = parse(entry.strip())
             except ValueError:
                 continue
+            # A single address leaves none for the bridge, and the last of all has no next one.
+            if network.num_addresses > 1:
+                networks.append(network)
     if len(networks) != 1:
         found = "no subnet" if not networks else f"{len(networks)} subnets"
         raise ValueError(f"line {number}: {found} in {name} (got {text[:60]!r}; want one such as 10.1.74.1/24)")

@@ -128,6 +128,8 @@ def test_both_families_are_read(tmp_path: Path) -> None:
         (b"FLANNEL_SUBNET=\n", "line 1: no subnet"),
         (b"FLANNEL_SUBNET=10.0.46.1/33\n", "line 1: no subnet"),
         (b"FLANNEL_SUBNET=10.0.46.1\n", "line 1: no subnet"),
+        (b"FLANNEL_SUBNET=255.255.255.255/32\n", "line 1: no subnet"),
+        (b"FLANNEL_SUBNET=10.0.46.1/24\nFLANNEL_IPV6_SUBNET=fd00:1::/128\n", "line 2: no subnet"),
         (b"\nFLANNEL_SUBNET=10.0.46.1/24,10.0.47.1/24\n", "line 2: 2 subnets"),
         (b"FLANNEL_SUBNET=10.0.46.1/24\nFLANNEL_SUBNET=10.0.47.1/24\n", "line 2: FLANNEL_SUBNET was"),
         (b'FLANNEL_SUBNET="10.0.46.1/24\n', "line 1"),
