@@ -110,7 +110,6 @@ def _read(version: Family, entry: _Entry) -> Flow:
         ip_address(reply[0]),
         reply[2],
         ip_address(reply[1]),
-        reply[3],
     )
 
 

@@ -244,7 +244,6 @@ class Flow:
     reply_source_port: int
     reply_destination: IPAddress
     """The sender as the receiver sees it: `source`, or its translation."""
-    reply_destination_port: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -112,8 +112,8 @@ NODE, OUTSIDE, POD, OTHER_POD, FAR_POD = map(
 def test_flows_that_the_rules_would_masquerade_escape_them_until_they_begin_again(
     source: IPv4Address, destination: IPv4Address, to: IPv4Address, expected: bool
 ) -> None:
-    before = Flow(source, 4000, destination, 53, to, 53, source, 4000)
+    before = Flow(source, 4000, destination, 53, to, 53, source)
     assert escapes(policy(), before, {NODE}) == expected
     assert not escapes(policy(masquerade=False), before, {NODE})
-    masqueraded = Flow(source, 4000, destination, 53, to, 53, NODE, 4001)
+    masqueraded = Flow(source, 4000, destination, 53, to, 53, NODE)
     assert not escapes(policy(), masqueraded, {NODE})

@@ -40,7 +40,7 @@ def flow(
     """Return a flow that was translated to `to`, or not at all."""
     where = IPv4Address(str(destination))
     reply_source, reply_port = (where, port) if to is None else (to.address, to.port)
-    return Flow(source, 4000, where, port, reply_source, reply_port, NODE if masqueraded else source, 4001)
+    return Flow(source, 4000, where, port, reply_source, reply_port, NODE if masqueraded else source)
 
 
 # What is translated
@@ -209,7 +209,7 @@ def test_the_same_by_ipv6() -> None:
     now = translations(bound)
     judge = FlowNode(now, frozenset({node, IPv6Address("::1")}), IPv6Network("fd00:a::/48"))
     client = IPv6Address("fd00:a:0:46::9")
-    before = Flow(client, 4000, cluster_ip, 53, cluster_ip, 53, client, 4000)
+    before = Flow(client, 4000, cluster_ip, 53, cluster_ip, 53, client)
     keys = frozenset(now)
     assert judge.is_stale(before, keys)
     assert not judge.is_stale(replace(before, reply_source=pod, reply_source_port=8080), keys)
