@@ -63,6 +63,8 @@ RETRY_S = 3.0
 """Delay before a failed step is tried again, whatever the resync period."""
 LINKS_RESYNC_S = 30.0
 """The kernel reports changes of links; this catches lost reports, and sysctls, which have no reports."""
+LINKS_RETRY_S = 1.0
+"""The same while something is not ready. Not at every wake-up: another program may change its rules all the time."""
 SETTLE_S = 0.1
 """Changes come in bursts (a device gets addresses, addresses make routes): wait for the end of one."""
 QUIET_STOP_S = 1.0
@@ -321,7 +323,7 @@ class Agent:
 
     def _keep_up(self, setup: NodeSetup, monitor: Monitor, chains: ChainMonitor | None, underlay: UnderlayWatch) -> int:
         next_full = time.monotonic() + self._options.resync_s
-        next_links = time.monotonic() + LINKS_RESYNC_S
+        links_at = time.monotonic()
         while not self._stop.is_set():
             self._watchdog.beat()
             if (reason := self._reason_to_end()) is not None:
@@ -339,9 +341,10 @@ class Agent:
                 self._look_at(underlay)
             if self._stop.is_set():
                 break
-            if self._trouble_came() or changed or time.monotonic() >= next_links or self._readiness.reasons():
+            links_due = links_at + (LINKS_RETRY_S if self._readiness.reasons() else LINKS_RESYNC_S)
+            if self._trouble_came() or changed or time.monotonic() >= links_due:
                 setup.converge_links()
-                next_links = time.monotonic() + LINKS_RESYNC_S
+                links_at = time.monotonic()
             chain_changed = chains is not None and chains.changed()
             if chain_changed or time.monotonic() >= next_full:
                 setup.converge_unreported()
