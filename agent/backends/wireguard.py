@@ -72,6 +72,8 @@ class WireguardPlan:
         self.overlay_mtu = min(options.mtu or underlay.mtu, underlay.mtu) - ENCAP_OVERHEAD
         self._endpoints: dict[tuple[str, str], tuple[IPAddress, int]] = {}
         """The endpoint set for a peer, by device and key; the kernel changes it when the peer moves."""
+        self._shared_keys: frozenset[str] = frozenset()
+        """The warnings about leases with one key, while they last."""
 
     def lease_attrs(self) -> LeaseAttrs:
         """Return our public key, which the kernel derives; so create the devices."""
@@ -117,6 +119,7 @@ class WireguardPlan:
 
     def converge_peers(self, peers: Collection[Lease]) -> None:
         """Give each device exactly these peers; a peer's old key is removed."""
+        self._warn_of_shared_keys(peers)
         for device in self.devices:
             usable = [lease for lease in peers if has_family(lease, device.family)]
             wanted = {peer.public_key: peer for peer in (self._peer(device, lease) for lease in usable)}
@@ -132,6 +135,23 @@ class WireguardPlan:
                 if known is None or moved or known.settings != peer.settings:
                     self._wireguard.set_peer(device.name, peer, PEER)
                     self._endpoints[device.name, key] = peer.endpoint
+
+    def _warn_of_shared_keys(self, peers: Collection[Lease]) -> None:
+        """Warn once of leases with one key, for instance from a copied key file: a device has one peer for each."""
+        holders: dict[str, Lease] = {}
+        shared = []
+        for lease in peers:
+            key, _ = peer_data(lease.attrs.backend_data, self._port(4))
+            if (other := holders.get(key)) is not None:
+                shared.append(
+                    f"lease {other.subnet} of {other.attrs.public_ip} ignored: lease {lease.subnet} of"
+                    f" {lease.attrs.public_ip} has the same public key (want another key on each node)"
+                )
+            holders[key] = lease
+        for warning in shared:
+            if warning not in self._shared_keys:
+                log.warning("%s", warning)
+        self._shared_keys = frozenset(shared)
 
     def remove_devices(self) -> None:
         """Remove all of them: without the agent a peer's new key would go unnoticed."""

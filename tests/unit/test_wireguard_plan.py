@@ -9,12 +9,13 @@ import pytest
 
 from agent.backends.base import Underlay
 from agent.backends.ipip import IpipPlan
-from agent.backends.wireguard import KEY, peer_data, prefers_ipv6, read_or_make_key
+from agent.backends.wireguard import KEY, WireguardPlan, peer_data, prefers_ipv6, read_or_make_key
 from agent.errors import EnvironmentMissing
 from agent.kernel.kernel import Kernel
-from agent.kernel.values import Route, WireguardPeer
+from agent.kernel.values import Route, WireguardPeer, WireguardState
+from agent.kernel.wireguard import WireguardDevices
 from agent.lease import Lease, LeaseAttrs, Subnet
-from agent.netconfig.backend_options import IpipOptions
+from agent.netconfig.backend_options import IpipOptions, WireguardOptions
 
 KEY1 = "cDTJgNyxPdfWWdzMYIZjoR+TtJVoDTm8j/4S0bgEOOo="
 UNDERLAY = Underlay("eth0", IPv4Address("192.168.8.227"), 1500, IPv4Address("192.168.8.227"))
@@ -59,6 +60,43 @@ def test_mode_auto_takes_ipv6_only_where_both_ends_are_public_and_ipv4_is_not(
 ) -> None:
     mine = None if own is None else IPv6Address(own)
     assert prefers_ipv6(IPv4Address(ipv4), IPv6Address(ipv6), mine) is chosen
+
+
+class Devices:
+    """Keeps the peers that it is given."""
+
+    def __init__(self) -> None:
+        self.peers: dict[str, WireguardPeer] = {}
+
+    def read(self, _name: str) -> WireguardState:
+        return WireguardState("", "", 51820, dict(self.peers))
+
+    def set_peer(self, _name: str, peer: WireguardPeer, _why: str) -> None:
+        self.peers[peer.public_key] = peer
+
+    def remove_peer(self, _name: str, public_key: str, _why: str) -> None:
+        del self.peers[public_key]
+
+
+def test_two_leases_with_one_key_are_named_once_while_it_lasts(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    plan = WireguardPlan(WireguardOptions(), {4: IPv4Network("10.0.0.0/16")}, UNDERLAY, NO_KERNEL, tmp_path / "wgkey")
+    devices = Devices()
+    plan._wireguard = cast(WireguardDevices, devices)
+    data = {"PublicKey": KEY1, "Port": 51820}
+    first = Lease(Subnet(PEER_SUBNET), LeaseAttrs(PEER_IP, backend_type="wireguard", backend_data=data), 1, 1)
+    clone = replace(
+        first, subnet=Subnet(IPv4Network("10.0.91.0/24")), attrs=replace(first.attrs, public_ip=PEER_IP + 1)
+    )
+    for peers in ([first], [first, clone], [first, clone], [first], [first, clone]):
+        plan.converge_peers(peers)
+    assert devices.peers[KEY1].allowed == {clone.subnet.ipv4}
+    warning = (
+        "lease 10.0.90.0/24 of 192.168.8.228 ignored: lease 10.0.91.0/24 of 192.168.8.229 has the same public key"
+        " (want another key on each node)"
+    )
+    assert [record.getMessage() for record in caplog.records] == [warning, warning], "once each time it begins"
 
 
 def test_a_key_is_made_once_and_only_we_may_read_it(tmp_path: Path) -> None:
