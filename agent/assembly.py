@@ -132,11 +132,12 @@ def refuse_underlay_inside(underlay: Underlay, config: NetworkConfig, options: O
             f"{'--public-ip' if options.public_ip else underlay.interface}: is in the pod network"
             f" (got {underlay.public_ip}; want an address outside {config.network})"
         )
-    if underlay.public_ipv6 is not None and overlap(IPv6Network(underlay.public_ipv6), config.ipv6_network):
-        raise EnvironmentMissing(
-            f"{underlay.interface}: is in the pod network"
-            f" (got {underlay.public_ipv6}; want an address outside {config.ipv6_network})"
-        )
+    for address in (underlay.public_ipv6, underlay.ipv6_address):
+        if address is not None and overlap(IPv6Network(address), config.ipv6_network):
+            raise EnvironmentMissing(
+                f"{underlay.interface}: is in the pod network"
+                f" (got {address}; want an address outside {config.ipv6_network})"
+            )
     if underlay.address in config.network:
         raise EnvironmentMissing(
             f"{underlay.interface}: is in the pod network"
