@@ -50,6 +50,8 @@ class CapturePlan:
     seconds: float | None = None
     text: bool = False
     """Lines instead of pcapng."""
+    replace: bool = False
+    """The output is a file whose former content goes when the capture begins."""
 
     def to_json(self) -> str:
         """Serialize it for the recorder's command line."""

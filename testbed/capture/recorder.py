@@ -1,6 +1,6 @@
 """The capturing program: one process inside the lab, one socket per namespace, all output on standard output.
 
-    python -m testbed.capture.recorder PLAN          PLAN is a `plan.Plan` as JSON
+    python -m testbed.capture.recorder PLAN          PLAN is a `CapturePlan` as JSON
 
 It ends, with complete output, when its standard input ends: the client holds that open, so the recorder always ends
 with it. Packets are written in the order of their time stamps, although each socket has its own queue.
@@ -13,6 +13,7 @@ import os
 import select
 import signal
 import socket
+import stat
 import sys
 import time
 
@@ -207,6 +208,8 @@ def main() -> int:
         print(f"warning: {warning}", file=sys.stderr)
     print(f"capturing on {counted(recorder.interfaces, 'interface')}", file=sys.stderr, flush=True)
     try:
+        if plan.replace and stat.S_ISREG(os.fstat(1).st_mode):
+            os.ftruncate(1, 0)
         recorder.run(0)
     except BrokenPipeError:
         return 1

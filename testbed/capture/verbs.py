@@ -53,6 +53,7 @@ def capture(known: Map, request: Request) -> EndedAnswer:
         count=request.argument("count", int),
         seconds=request.argument("seconds", float),
         text=request.argument("text", bool, False),
+        replace=request.argument("replace", bool, False),
     )
     return run_for_client(request, [sys.executable, "-m", "testbed.capture.recorder", plan.to_json()])
 

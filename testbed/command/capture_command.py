@@ -54,6 +54,7 @@ def capture(
             "raw": raw,
             "count": count,
             "seconds": seconds,
+            "replace": write not in (None, STANDARD_OUTPUT),
         }
         return _run(record, output, arguments)
 
@@ -64,7 +65,8 @@ def _output(write: str | None) -> Iterator[int]:
         yield 1
         return
     try:
-        opened = os.open(write, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+        # The recorder empties it once it captures: a typo must not cost an earlier capture.
+        opened = os.open(write, os.O_WRONLY | os.O_CREAT, 0o644)
     except OSError as failure:
         raise InvalidInput(f"testbed capture -w {write}: {failure.strerror}") from failure
     try:

@@ -64,7 +64,14 @@ class PointCapture:
     def _run(self) -> None:
         """Run the recorder with our pipe as its standard input: closing that ends it, with complete output."""
         try:
-            arguments = {"words": self._words, "text": self.file is None, "raw": False, "count": None, "seconds": None}
+            arguments = {
+                "words": self._words,
+                "text": self.file is None,
+                "raw": False,
+                "count": None,
+                "seconds": None,
+                "replace": self.file is not None,
+            }
             ask(self._lab, CAPTURE, (self._its, self._output, self._said), None, **arguments)
         except TestbedError as failure:
             self._failure = failure
@@ -76,4 +83,5 @@ class PointCapture:
 
 
 def _opened(file: Path) -> int:
-    return os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+    # The recorder empties it once it captures.
+    return os.open(file, os.O_WRONLY | os.O_CREAT, 0o644)

@@ -102,6 +102,17 @@ def test_wrong_arguments_are_reported_in_one_line(words: tuple[str, ...], said: 
     assert len(answer.err.splitlines()) == 1
 
 
+def test_a_file_is_replaced_only_by_a_capture_that_begins(nginx_tomcat: Lab, tmp_path: Path) -> None:
+    file, earlier = tmp_path / "kept.pcapng", b"an earlier capture" * 10_000
+    file.write_bytes(earlier)
+    for words in (("nosuch",), ("node1", "udp prt 3")):
+        assert nginx_tomcat.testbed("capture", *words, "-c", "1", "-w", str(file)).code in (1, 2)
+        assert file.read_bytes() == earlier
+    captured(nginx_tomcat, file, "node1:uplink", "-c", "1", load=("ping", "nginx", "tomcat"))
+    assert tshark(file, "frame.interface_name") == [["node1:uplink"]]
+    assert file.stat().st_size < len(earlier)
+
+
 def test_a_filter_on_inner_ports_reports_where_it_finds_nothing_and_a_remedy(nginx_tomcat: Lab) -> None:
     answer = nginx_tomcat.testbed("capture", "all", "tcp", "port", "8080", "--seconds", "0.2")
     assert answer.code == 0

@@ -178,7 +178,11 @@ def test_capture_refuses_unwanted_interfaces_and_chooses_the_program_by_their_ki
 
 def test_plan_survives_the_transfer_to_the_recorder() -> None:
     plan = CapturePlan(
-        (CapturePoint("lab", None, None, (("s1-eth1", "s1:s1-eth1"),)),), FLANNEL, ((6, 0, 0, 0),), count=3
+        (CapturePoint("lab", None, None, (("s1-eth1", "s1:s1-eth1"),)),),
+        FLANNEL,
+        ((6, 0, 0, 0),),
+        count=3,
+        replace=True,
     )
     assert CapturePlan.from_json(plan.to_json()) == plan
 
