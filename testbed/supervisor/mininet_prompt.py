@@ -176,6 +176,7 @@ def become_prompt(
         os.setsid()
         for target, source in enumerate(streams):
             os.dup2(source, target)
+        _release_inherited()
         if os.isatty(0):
             fcntl.ioctl(0, termios.TIOCSCTTY, 0)
         signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -190,10 +191,21 @@ def become_prompt(
         for switch in underlay.net.switches:
             switch.kernel = own
         for node in (*underlay.net.hosts, *underlay.net.switches):
-            # The same goes for its shells.
-            node.shell = None
+            # The same goes for its shells, and for commands that run there now.
+            node.shell, node.waiting = None, False
         setLogLevel("info")
         LabPrompt(underlay.net, stdin=sys.stdin)
         code = 0
     finally:
         os._exit(code)
+
+
+def _release_inherited() -> None:
+    """Release every inherited descriptor but the three streams: other clients' pipes end only without our copies.
+
+    The numbers stay in use, by /dev/null: objects of the parent's may still close theirs, and must not meet a new one.
+    """
+    nothing = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+    for number in map(int, os.listdir("/proc/self/fd")):
+        if number not in (0, 1, 2, nothing):
+            os.dup2(nothing, number, inheritable=False)

@@ -93,6 +93,19 @@ def test_ctrl_c_interrupts_a_nodes_command_and_the_prompt_goes_on(prompt: Termin
     prompt.expect("available nodes")
 
 
+def test_an_open_prompt_does_not_keep_the_output_of_an_earlier_command_open(two_nodes: Lab) -> None:
+    words = "sleep 3011"
+    with two_nodes.running("exec", "node1", "--", *words.split()) as earlier:
+        running = ("pgrep", "-fx", words)
+        wait_until(lambda: two_nodes.exec("node1", *running).code == 0, timeout_s=30, what="the command runs")
+        with two_nodes.terminal("cli") as screen:
+            screen.expect(PROMPT)
+            two_nodes.run("node1", "pkill", "-fx", words)
+            earlier.communicate(timeout=20)
+            screen.type("exit\r")
+            assert screen.end() == 0
+
+
 @pytest.mark.parametrize("node", ["node1", "s1"])
 def test_a_shell_that_was_killed_is_replaced_with_the_next_command(node: str, prompt: Terminal, two_nodes: Lab) -> None:
     before = shells_of(node, two_nodes)
