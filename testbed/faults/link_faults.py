@@ -308,7 +308,12 @@ def _offloads(state: str) -> list[str]:
 
 
 def _restore_queueing(wire: Wire, place: int, end: WireEnd) -> None:
-    run(end.pid, ["tc", "qdisc", "del", "dev", end.interface, "root"])
+    try:
+        run(end.pid, ["tc", "qdisc", "del", "dev", end.interface, "root"])
+    except OSError:
+        # An undo that failed at the other end has restored this one: the kernel's own has the handle 0.
+        if " 0: root" not in run(end.pid, ["tc", "qdisc", "show", "dev", end.interface]):
+            raise
     for command in wire.shaping[place]:
         run(end.pid, command)
 

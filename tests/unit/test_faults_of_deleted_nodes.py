@@ -111,12 +111,19 @@ class Programs:
         self.ran: list[tuple[int | None, str]] = []
         self.dead: set[int | None] = set()
         self.broken: set[int | None] = set()
+        self.plain: set[int | None] = set()
+        """Those with the kernel's own queue, which cannot be deleted."""
 
     def run(self, pid: int | None, command: Sequence[str], stdin: str = "") -> str:
         if pid in self.dead:
             raise OSError(f"nsenter: cannot open /proc/{pid}/ns/net: No such file or directory")
         if pid in self.broken:
             raise OSError("nft: Device or resource busy")
+        if pid in self.plain:
+            if "del" in command:
+                raise OSError("tc qdisc del: Error: Cannot delete qdisc with handle of zero.")
+            if "show" in command:
+                return "qdisc noqueue 0: root refcnt 2\n"
         self.ran.append((pid, " ".join(command) + stdin))
         return ""
 
@@ -278,6 +285,19 @@ def test_what_only_one_end_of_a_cable_gets_is_taken_back(text: str, lab: Lab, pr
     assert [(pid, "qdisc del" in said) for pid, said in programs.ran] == [(2, False), (2, True)]
     programs.broken = set()
     assert inject(request).undo is not None
+
+
+@pytest.mark.parametrize("text", ["link loss node2 s1 30", "link rate node2 s1 5"])
+def test_a_cable_of_which_one_end_is_restored_can_be_healed(text: str, lab: Lab, programs: Programs) -> None:
+    request = parse(text.split())
+    done = LinkFaults(lab.underlay).injectors()[request.kind.name](request)
+    programs.broken = {None}
+    with pytest.raises(OSError, match="busy"):
+        undo(done)
+    programs.broken, programs.plain = set(), {2}
+    programs.ran.clear()
+    undo(done)
+    assert programs.ran[-1] == (None, "tc qdisc del dev s1-eth2 root")
 
 
 def test_a_flapping_cable_that_is_gone_ends_its_flapping(lab: Lab) -> None:
