@@ -12,7 +12,7 @@ from pathlib import Path
 
 from agent.errors import AgentError
 from agent.kernel.values import Wanted, WantedLink
-from testbed.cluster.shaping import LEAST_BURST_BYTES
+from testbed.cluster.shaping import LEAST_BURST_BYTES, PROBES
 from testbed.faults.catalogue import FaultRequest
 from testbed.faults.impairment import Impairment, loss_script, netem_arguments
 from testbed.faults.ledger import FaultImpossible, Injected, Injector
@@ -31,9 +31,10 @@ class LinkFaults:
     def __init__(self, underlay: LabUnderlay) -> None:
         self._underlay = underlay
         self._cables: dict[str, _Cable] = {}
+        """Those that are impaired."""
         self._slow: set[str] = set()
         """Cables with a token bucket, which takes netem's place."""
-        self._netem: bool | None = None
+        self._netem = False
 
     def injectors(self) -> Mapping[str, Injector]:
         """Return the injectors by kind."""
@@ -147,6 +148,8 @@ class LinkFaults:
         def remove() -> str:
             gone = replace(cable.impairment, **{what: 0.0}, **({"jitter": 0.0} if what == "delay" else {}))
             cable.apply(gone)
+            if gone.is_none:
+                self._cables.pop(wire.name, None)
             return f"{wire.name}: no more {what}" + ("" if gone.is_none else f"; still {_words(gone)}")
 
         undo = self._unless_gone(wire, remove, cable.abandon)
@@ -175,14 +178,12 @@ class LinkFaults:
         return wire_between(self._underlay, first, second)
 
     def _has_netem(self) -> bool:
-        if self._netem is None:
-            try:
-                # On an unused device of the lab's; the kernel either has netem or not.
-                run(None, ["tc", "qdisc", "add", "dev", "lo", "root", "netem", "delay", "1ms"])
-                run(None, ["tc", "qdisc", "del", "dev", "lo", "root"])
+        """Report whether the kernel has netem. A refusal is not remembered: it may be lack of memory or processes."""
+        if not self._netem:
+            with contextlib.suppress(OSError):
+                # In a network namespace that ends with the command.
+                run(None, ["unshare", "--net", *PROBES["netem"]])
                 self._netem = True
-            except OSError:
-                self._netem = False
         return self._netem
 
 

@@ -113,12 +113,15 @@ class Programs:
         self.broken: set[int | None] = set()
         self.plain: set[int | None] = set()
         """Those with the kernel's own queue, which cannot be deleted."""
+        self.no_netem = False
 
     def run(self, pid: int | None, command: Sequence[str], stdin: str = "") -> str:
         if pid in self.dead:
             raise OSError(f"nsenter: cannot open /proc/{pid}/ns/net: No such file or directory")
         if pid in self.broken:
             raise OSError("nft: Device or resource busy")
+        if self.no_netem and "netem" in command:
+            raise OSError("tc: Error: Specified qdisc kind is unknown.")
         if pid in self.plain:
             if "del" in command:
                 raise OSError("tc qdisc del: Error: Cannot delete qdisc with handle of zero.")
@@ -298,6 +301,17 @@ def test_a_cable_of_which_one_end_is_restored_can_be_healed(text: str, lab: Lab,
     programs.ran.clear()
     undo(done)
     assert programs.ran[-1] == (None, "tc qdisc del dev s1-eth2 root")
+
+
+def test_a_cable_gets_netem_although_an_earlier_look_for_it_failed(lab: Lab, programs: Programs) -> None:
+    faults, request = LinkFaults(lab.underlay), parse(["link", "loss", "node2", "s1", "30"])
+    programs.no_netem = True
+    without = faults.impair(request)
+    assert without.did.startswith("nftables")
+    undo(without)
+    programs.no_netem = False
+    assert faults.impair(request).did.startswith("tc qdisc netem")
+    assert all("dev lo" not in said or said.startswith("unshare --net ") for _, said in programs.ran)
 
 
 def test_a_flapping_cable_that_is_gone_ends_its_flapping(lab: Lab) -> None:
