@@ -5,7 +5,7 @@ import json
 import shutil
 import signal
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -96,10 +96,9 @@ class EtcdFaults:
         others = [other for other in self._registry.etcd.members if other is not member]
         if others:
             return self._replace(member, pid)
-        member.process.hold(grace_s=0)
-        shutil.rmtree(member.data, ignore_errors=True)
-        member.process.resume()
-        self._await_healthy(member)
+        with _data_put_aside(member):
+            member.process.resume()
+            self._await_healthy(member)
 
         def write_config() -> str:
             self._registry.prepare(self._cluster())
@@ -129,9 +128,7 @@ class EtcdFaults:
             raise FaultImpossible(f"{request.text}: only a single-member etcd can be restored")
         if not (member.data.parent / Path(SNAPSHOT).name).exists():
             raise FaultImpossible(f"{request.text}: there is no snapshot (want `etcd snapshot {member.name}` before)")
-        member.process.hold(grace_s=0)
-        shutil.rmtree(member.data, ignore_errors=True)
-        try:
+        with _data_put_aside(member):
             self._etcdctl(
                 "snapshot",
                 "restore",
@@ -141,9 +138,8 @@ class EtcdFaults:
                 f"--initial-cluster={member.name}={member.peer_url}",
                 f"--initial-advertise-peer-urls={member.peer_url}",
             )
-        finally:
             member.process.resume()
-        self._await_healthy(member)
+            self._await_healthy(member)
         return Injected(
             f"SIGKILL to process {pid}, {member.name}; it now has the data of {SNAPSHOT} (etcdctl snapshot restore)",
             "never: writes since the snapshot are lost; agents rewrite their own keys",
@@ -233,6 +229,29 @@ class EtcdFaults:
 
     def _etcdctl(self, *arguments: str, asked: EtcdMember | None = None) -> str:
         return self._registry.etcd.etcdctl(arguments, asked=asked).decode()
+
+
+@contextlib.contextmanager
+def _data_put_aside(member: EtcdMember) -> Iterator[None]:
+    """Stop the only member for the block, which starts it with other data; if that fails, it gets its own back."""
+    aside = member.data.with_name(f"{member.data.name}-before")
+    member.process.hold(grace_s=0)
+    try:
+        shutil.rmtree(aside, ignore_errors=True)
+        member.data.rename(aside)
+        yield
+    except (OSError, TestbedError):
+        # As far as possible: no fault is active that could be healed later.
+        with contextlib.suppress(OSError):
+            member.process.hold(grace_s=0)
+            if aside.exists():
+                shutil.rmtree(member.data, ignore_errors=True)
+                aside.rename(member.data)
+        raise
+    else:
+        shutil.rmtree(aside, ignore_errors=True)
+    finally:
+        member.process.resume()
 
 
 def member_of(etcd: EtcdCluster, request: FaultRequest) -> EtcdMember:

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from agent.lease import Lease, LeaseAttrs, Subnet
-from testbed.errors import EtcdFailed
-from testbed.faults import certificate_faults
+from testbed.errors import EtcdFailed, TestbedError
+from testbed.faults import certificate_faults, etcd_faults
 from testbed.faults.catalogue import parse
 from testbed.faults.certificate_faults import EXPIRED, CertificateFaults
 from testbed.faults.etcd_faults import EtcdFaults
@@ -51,6 +51,30 @@ def test_a_quota_that_raises_no_alarm_is_taken_back() -> None:
     with pytest.raises(EtcdFailed, match="deadline exceeded"):
         EtcdFaults(registry, lambda: registry.cluster).quota(parse(["etcd", "quota", "etcd1"]))
     assert etcd.starts == [("--quota-backend-bytes=1",), ()]
+
+
+@pytest.mark.parametrize("what", ["wipe", "restore"])
+def test_a_member_that_does_not_start_with_other_data_gets_its_own_back(
+    what: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def resume() -> None:
+        said.append("resumed")
+        data.mkdir(exist_ok=True)
+
+    etcd, said, data = Etcd(), ["running"], tmp_path / "etcd"
+    (data / "member").mkdir(parents=True)
+    (tmp_path / "etcd-snapshot.db").touch()
+    etcd.member.data, etcd.member.healthy = data, lambda: False
+    etcd.member.why_not_healthy = lambda: "etcd1 exited with 1"
+    etcd.member.process.hold, etcd.member.process.resume = lambda **_: said.append("held"), resume
+    registry: Any = SimpleNamespace(etcd=etcd)
+    request = parse(["etcd", what, "etcd1"])
+    monkeypatch.setattr(etcd_faults, "ANSWER_LIMIT_S", 0.0)
+    with pytest.raises(TestbedError, match=r"exited with 1|deadline exceeded"):
+        EtcdFaults(registry, lambda: registry.cluster).injectors()[request.kind.name](request)
+    assert (data / "member").is_dir()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["etcd", "etcd-snapshot.db"]
+    assert said[-2:] == ["held", "resumed"]
 
 
 @pytest.mark.parametrize("what", ["revoke", "delete", "steal"])
