@@ -27,7 +27,6 @@ from agent.netconfig.backend_options import UDP_PORT
 from testbed.cluster.dns import DNS_ADDRESS
 from testbed.cluster.network_policy import NetworkPolicy
 from testbed.cluster.service import Service
-from testbed.exercises.catalogue import Exercise
 from testbed.exercises.variant import NotFit, Variant
 from testbed.faults.machines import run
 from testbed.lab.etcd import enter_machine
@@ -89,11 +88,10 @@ class Broken:
         return int(getattr(self.state.network.backend, "port", UDP_PORT))
 
 
-def break_lab(state: LabState, services: Services, policies: Policies, exercise: Exercise, variant: Variant) -> None:
-    """Inject the faults. Raises NotFit and OSError."""
-    for fault in exercise.faults:
-        where = variant.turned if fault.startswith("/") else variant
-        BREAKERS[fault.removeprefix("/")](Broken(state, services, policies, where))
+def break_lab(state: LabState, services: Services, policies: Policies, fault: str, variant: Variant) -> None:
+    """Inject one fault of an exercise. Raises TestbedError and OSError."""
+    where = variant.turned if fault.startswith("/") else variant
+    BREAKERS[fault.removeprefix("/")](Broken(state, services, policies, where))
 
 
 def _delete_route(broken: Broken) -> None:

@@ -48,6 +48,10 @@ class _Record(TypedDict):
 
     line: ExerciseOn
     variant: dict[str, str | int]
+    injected: int
+    """How many of its faults are injected; at least one."""
+    shown: bool
+    """Whether a symptom was seen: without one, a lab with all checks passed is not a solved exercise."""
 
 
 class _Exercises:
@@ -97,33 +101,47 @@ class _Exercises:
         if exercise is None:
             raise InvalidInput(f"exercise: no such exercise (got {name}; want exercise/1 to {[*EXERCISES][-1]})")
         with self._one_at_a_time:
-            former = self._read()
-            if former is not None and not _holds(self._judged()):
-                line = former["line"]
-                if (line["name"], line["seed"]) != (name, seed):
-                    what = f"{line['name']} is not solved yet (testbed check shows the remaining problems)"
-                    raise TestbedError(f"exercise: {what}")
-                return _complaint(former, begun=False)
-            record = self._break(exercise, seed)
+            record = self._unsolved()
+            if record is not None and (record["line"]["name"], record["line"]["seed"]) != (name, seed):
+                what = "is not solved yet (testbed check shows the remaining problems)"
+                if not record["shown"]:
+                    what = "has begun without a symptom (want the same again, or another lab)"
+                raise TestbedError(f"exercise: {record['line']['name']} {what}")
+            if record is not None and record["shown"]:
+                return _complaint(record, begun=False)
+            record = self._break(exercise, seed, record)
             deadline = time.monotonic() + SYMPTOM_LIMIT_S
             while _holds(self._judged()):
                 if time.monotonic() > deadline:
                     raise TestbedError(f"exercise: {name}: no symptom after {SYMPTOM_LIMIT_S:.0f} s")
+            record["shown"] = True
+            self._write(record)
             return _complaint(record, begun=True)
 
-    def _break(self, exercise: Exercise, seed: int) -> _Record:
-        pods = {node: [pod.name for pod in self._state.pods.on(node)] for node in self._state.nodes}
+    def _unsolved(self) -> _Record | None:
+        """Return the current exercise; None if there is none, or if its symptom is gone."""
+        record = self._read()
+        return None if record is None or (record["shown"] and _holds(self._judged())) else record
+
+    def _break(self, exercise: Exercise, seed: int, begun: _Record | None) -> _Record:
+        """Inject the faults that are not injected yet."""
         try:
-            variant = variant_of(pods, seed)
-            break_lab(self._state, self._services, self._policies, exercise, variant)
+            record = begun or self._fresh(exercise, seed)
+            for fault in exercise.faults[record["injected"] :]:
+                break_lab(self._state, self._services, self._policies, fault, _variant(record))
+                record["injected"] += 1
+                # At once: the next may fail, and injecting this one again would too.
+                self._write(record)
         except TestbedError as failure:
             raise failure.within("exercise") from failure
         except OSError as failure:
             raise TestbedError(f"exercise: {failure}") from failure
-        line = ExerciseOn(name=exercise.name, level=exercise.level, seed=seed, since=now(), hints=0)
-        record = _Record(line=line, variant=asdict(variant))
-        self._write(record)
         return record
+
+    def _fresh(self, exercise: Exercise, seed: int) -> _Record:
+        pods = {node: [pod.name for pod in self._state.pods.on(node)] for node in self._state.nodes}
+        line = ExerciseOn(name=exercise.name, level=exercise.level, seed=seed, since=now(), hints=0)
+        return _Record(line=line, variant=asdict(variant_of(pods, seed)), injected=0, shown=False)
 
     def _read(self) -> _Record | None:
         if not self._record.exists():
