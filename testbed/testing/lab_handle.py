@@ -75,6 +75,8 @@ EXEC_LIMIT_S = 60.0
 CURL_LIMIT_S = 10.0
 CHANGE_LIMIT_S = 60.0
 """For objects and nodes to reach the requested state."""
+FAULT_LIMIT_S = 120.0
+"""The slowest injection is that of `etcd quota`: two starts of a member and two looks at its alarm, 20 s each."""
 PING_TIMEOUT_S = 1.2  # seconds per request, pauses included: what the lab itself waits
 HEALTH = "http://127.0.0.1:8286"
 """URL at which each agent answers, on its own node."""
@@ -306,7 +308,8 @@ class LabHandle:
         Provides the data of `-o json`. The block ends when everything affected is ready again (see `heal`); what the
         lab repairs by itself, as after `agent kill`, may take longer.
         """
-        fault = self.ask(FAULT, {"words": text.split()})
+        # One that is injected after we left would never be healed.
+        fault = self.ask(FAULT, {"words": text.split()}, timeout_s=FAULT_LIMIT_S)
         try:
             yield fault
         finally:

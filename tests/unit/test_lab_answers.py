@@ -1,12 +1,18 @@
 """How answers of a lab are read, and what their failures say."""
 
 import json
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from testbed.control.answers.lab import PingAnswer
+from testbed.control.client import LabRecord
+from testbed.control.questions import FAULT, Question
+from testbed.faults import etcd_faults
+from testbed.testing import lab_handle
 from testbed.testing.lab_answers import SEPARATOR, CommandFailed, Ping, Response, Result, response_of
-from testbed.testing.lab_handle import metrics_of
+from testbed.testing.lab_handle import LabHandle, metrics_of
 
 FACTS = {"http_code": 200, "remote_ip": "10.0.90.2", "local_ip": "10.0.46.3", "time_total": 0.01, "errormsg": None}
 
@@ -65,3 +71,19 @@ def test_ping_counts_what_was_lost() -> None:
 def test_metrics_are_numbers_by_name_and_labels() -> None:
     lines = ["# HELP x y", 'drops{reason="a b"} 3', "", "peers 1.5"]
     assert metrics_of(lines) == {'drops{reason="a b"}': 3.0, "peers": 1.5}
+
+
+def test_an_injection_has_the_time_that_the_slowest_takes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    asked: list[tuple[str, float]] = []
+
+    def answer(
+        _lab: object, question: Question[Any], *_: object, answer_within_s: float, **_arguments: object
+    ) -> object:
+        asked.append((question.name, answer_within_s))
+        return {"number": 1} if question is FAULT else []
+
+    monkeypatch.setattr(lab_handle, "ask", answer)
+    with LabHandle(LabRecord("one", 0, 0, tmp_path, 0)).fault("etcd quota etcd1"):
+        pass
+    slowest_s = 4 * etcd_faults.ANSWER_LIMIT_S
+    assert [within_s > slowest_s for name, within_s in asked if name == FAULT.name] == [True]
