@@ -180,3 +180,28 @@ def test_a_node_is_cordoned_and_values_that_it_has_are_no_change(
     patch: object, cordoned: bool, done: Sequence[str], kind: str
 ) -> None:
     assert _change(patch, kind, cordoned=cordoned) == done
+
+
+class _SlowLab(_Lab):
+    """Takes some time to delete an object, and notes how many are deleted at once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = self.most = 0
+
+    async def delete(self, place: ApiPlace, grace_s: int | None) -> None:
+        self.now += 1
+        self.most = max(self.most, self.now)
+        await asyncio.sleep(0.05)
+        self.found = [one for one in self.found if one["metadata"]["name"] != place.name]
+        self.now -= 1
+
+
+def test_some_objects_of_a_collection_are_deleted_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("testbed.api.objects.DELETIONS", 4)
+    monkeypatch.setattr("testbed.api.objects.DELETE_LIMIT_S", 5.0)
+    lab = _SlowLab()
+    lab.found = [_config_map(f"one{number}") for number in range(10)]
+    listed = asyncio.run(Objects(lab).delete_all(_place(), Query()))
+    assert len(listed["items"]) == 10
+    assert (lab.found, lab.most) == ([], 4)
