@@ -1,7 +1,6 @@
 """Terminal output of `bench scale`."""
 
 import sys
-from pathlib import Path
 
 from testbed.bench.scale_plan import rows
 from testbed.control.answers.bench import BenchScaleAnswer
@@ -13,8 +12,8 @@ def progress(what: str) -> None:
     print(what, file=sys.stderr, flush=True)
 
 
-def show(result: BenchScaleAnswer, plot: Path | None) -> None:
-    """Print the whole result, and where its picture is."""
+def show(result: BenchScaleAnswer) -> None:
+    """Print the whole result."""
     machine, pods = result["machine"], result["pods_per_node"]
     matrix(
         ("nodes", "", *(str(one["nodes"]) for one in result["sizes"])),
@@ -31,7 +30,5 @@ def show(result: BenchScaleAnswer, plot: Path | None) -> None:
     for one in result["sizes"]:
         for line in one["pings"]["which"]:
             say(f"{one['nodes']} nodes: ping lost: {line}")
-    if plot is not None:
-        print(f"drawn: {plot}")
     largest = max(one["nodes"] for one in result["sizes"])
     print(f"\nnext:\n  sudo testbed up --nodes {largest} --pods-per-node {pods}")

@@ -1,7 +1,6 @@
 """Terminal output of a bench run: a bar while it runs, then tables and their meaning."""
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
@@ -53,8 +52,8 @@ class Bar:
         self._console.print(f"round {one.number} of {self._plan.rounds}: {first}{doubt}", soft_wrap=True)
 
 
-def show(result: BenchAnswer, plot: Path | None) -> None:
-    """Print the whole result, and where its picture is."""
+def show(result: BenchAnswer, *, drawn: bool) -> None:
+    """Print the whole result; `drawn`: a picture of it follows."""
     machine, names = result["machine"], [path["name"] for path in result["paths"]]
     counted, done = result["rounds_counted"], len(result["rounds"])
     matrix(("median", "unit", *names), median_rows(result), keys=2, numbers=True)
@@ -81,9 +80,7 @@ def show(result: BenchAnswer, plot: Path | None) -> None:
         say(f"{where}: {failure['error']}", BAD_COLOUR)
     for goal in result["goals"]:
         say(goal_line(goal), GOOD_COLOUR if goal["reached"] else BAD_COLOUR)
-    if plot is not None:
-        print(f"drawn: {plot}")
-    more = "" if result["rounds"] and plot is not None else " --plot bench.png"
+    more = "" if result["rounds"] and drawn else " --plot bench.png"
     print(f"\nnext:\n  sudo testbed bench --rounds {2 * result['rounds_wanted']}{more}")
 
 

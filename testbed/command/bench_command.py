@@ -43,7 +43,7 @@ def bench(
     none     no overlay: from node to node
     host-gw  plain routes between nodes, made by hand
 
-    The backends that the kernel moves packets for, beside the same by hand:
+    Compare the agent's backends with the same paths built by hand:
     bench --paths vxlan,host-gw --backends udp,vxlan,host-gw
     """
     if context.invoked_subcommand is not None:
@@ -58,10 +58,7 @@ def bench(
     from testbed.bench.session import run
 
     result = run(plan)
-    if plot is not None:
-        from testbed.bench.plot import draw
-
-        draw(result, plot)
+    # Before the picture, for which a library or room on the disk may be missing.
     if output == "json":
         from testbed.output import tables as render
 
@@ -69,7 +66,12 @@ def bench(
     else:
         from testbed.bench.show import show
 
-        show(result, plot)
+        show(result, drawn=plot is not None)
+    if plot is not None:
+        from testbed.bench.plot import draw
+
+        draw(result, plot)
+        _name_picture(plot, output)
     return 0 if worked(result) else 1
 
 
@@ -99,16 +101,17 @@ def scale(nodes: str, pods_per_node: int, rest: int, plain: bool, plot: Path | N
     from testbed.bench.scale_show import progress, show
 
     result = run(plan, progress)
-    if plot is not None:
-        from testbed.bench.plot_scale import draw
-
-        draw(result, plot)
     if output == "json":
         from testbed.output import tables as render
 
         render.as_json(result)
     else:
-        show(result, plot)
+        show(result)
+    if plot is not None:
+        from testbed.bench.plot_scale import draw
+
+        draw(result, plot)
+        _name_picture(plot, output)
     if (failed := result["failed"]) is not None:
         raise TestbedError(f"bench scale: {failed['nodes']} nodes: {failed['why']}")
     return 0 if all(one["pings"]["lost"] == 0 for one in result["sizes"]) else 1
@@ -123,3 +126,8 @@ def _check_picture(verb: str, plot: Path | None) -> None:
         raise InvalidInput(f"{verb}: --plot: no such format (got {plot}; want a file {', '.join(PICTURES)})")
     if not plot.absolute().parent.is_dir():
         raise InvalidInput(f"{verb}: --plot: no such directory (got {plot.parent}; want one that exists)")
+
+
+def _name_picture(plot: Path, output: str | None) -> None:
+    if output is None:
+        print(f"drawn: {plot}")

@@ -367,7 +367,14 @@ def ping(
 @click.argument("destination", metavar="DST", shell_complete=names("pods"))
 @click.option("-u", "--udp", is_flag=True, help="UDP at full speed, instead of TCP.")
 @click.option("-6", "--ipv6", is_flag=True, help="By IPv6 addresses, on a dual-stack network.")
-@click.option("-t", "--seconds", type=click.IntRange(1, 3600), default=5, show_default=True)
+@click.option(
+    "-t",
+    "--seconds",
+    type=click.IntRange(1, 3600),
+    default=5,
+    show_default=True,
+    help="Send for this many seconds.",
+)
 @namespace_option
 @lab_option
 @output_option("json")

@@ -1,11 +1,14 @@
 """The pure parts of `testbed bench`: steps, metrics, medians, ratios, which rounds count, goals, table rows."""
 
 import json
+import os
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
 from testbed.bench.load_tools import processor_seconds
 from testbed.bench.plan import BACKENDS, MEASUREMENTS, PATHS, BenchPath, BenchPlan, choose_measurements, choose_paths
@@ -19,6 +22,8 @@ from testbed.bench.report import (
 )
 from testbed.bench.results import GOALS, METRICS, Goal, Round, medians, ratios, values_of, verdicts, why_not_counted
 from testbed.bench.run import Gathered
+from testbed.command import bench_command
+from testbed.command.command_line import verbs
 from testbed.control.answers.bench import BenchAnswer, BenchFailure, MeasuredMachine, MeasurementAnswer
 from tests.waiting import wait_until
 
@@ -259,3 +264,20 @@ def test_the_result_is_json_and_names_its_paths() -> None:
     assert result["paths"][0] == {"name": "python", "description": "udp backend, one packet per system call"}
     assert result["took_s"] == 61.3
     assert BenchPath("native", "udp backend, packets in bulk", "udp", "native") == PATHS["native"]
+
+
+@pytest.mark.parametrize("words", [(), ("-o", "json")])
+def test_a_result_is_printed_although_its_picture_cannot_be_drawn(
+    words: tuple[str, ...], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError("No space left on device")
+
+    assert bench_command.bench.name in verbs.commands
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    monkeypatch.setattr("testbed.bench.session.run", lambda _plan: result_of(rounds_of(QUIET)))
+    monkeypatch.setattr("testbed.bench.plot.draw", refuse)
+    done = CliRunner().invoke(verbs, ["bench", "--plot", str(tmp_path / "bench.png"), *words], standalone_mode=False)
+    assert "No space left" in str(done.exception)
+    assert MACHINE["kernel"] in done.output
+    assert "drawn" not in done.output
