@@ -63,7 +63,8 @@ def rows(result: BenchScaleAnswer) -> list[Row]:
     row("  lab's supervisor", "MiB", [f"{one['memory_kib']['init'] / MIB:.0f}" for one in sizes])
     row("  everything", "MiB", [f"{one['memory_kib']['everything'] / MIB:.0f}" for one in sizes])
     row("processor at rest", "cores", [f"{one['cores_at_rest']:.2f}" for one in sizes])
-    row("pings lost", "of 1,000", [str(one["pings"]["lost"]) for one in sizes])
+    if any(one["pings"]["sent"] for one in sizes):
+        row("pings lost", "of 1,000", [str(one["pings"]["lost"]) for one in sizes])
     row("neighbours, collectable", "", [str(one["neighbours"]["collectable"]) for one in sizes])
     row("a node joins", "s", [f"{one['join_s']:.2f}" for one in sizes])
     row("a node leaves", "s", [f"{one['leave_s']:.2f}" for one in sizes])

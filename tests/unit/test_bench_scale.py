@@ -1,9 +1,11 @@
 """`bench scale` keeps what it has measured when a larger lab does not come up."""
 
+from typing import Any
+
 import pytest
 
 from testbed.bench import scale
-from testbed.bench.scale_plan import ScalePlan
+from testbed.bench.scale_plan import ScalePlan, rows
 from testbed.cluster.spec import Cluster
 from testbed.errors import TestbedError
 
@@ -29,3 +31,24 @@ def test_one_whose_first_size_fails_has_nothing_to_show(monkeypatch: pytest.Monk
     measured_up_to(0, monkeypatch)
     with pytest.raises(TestbedError, match="did not follow etcd"):
         scale.run(ScalePlan((1, 2), 1, 1.0, plain=False), lambda _: None)
+
+
+@pytest.mark.parametrize("sent", [0, 1000])
+def test_lost_pings_are_a_row_only_where_some_were_sent(sent: int) -> None:
+    size: Any = {
+        "nodes": 2,
+        "phases_s": {},
+        "up_s": 1.0,
+        "down_s": 1.0,
+        "memory_kib": dict.fromkeys(("init", "everything", "agents", "pauses", "machines"), 1024),
+        "cores_at_rest": 0.0,
+        "pings": {"sent": sent, "lost": 0, "which": []},
+        "neighbours": {"collectable": 0},
+        "join_s": 1.0,
+        "leave_s": 1.0,
+        "agent_killed_s": 1.0,
+        "etcd_restarted": {"watches_s": 1.0, "pings_lost": 0, "pings_sent": 0},
+        "load": 0.0,
+    }
+    result: Any = {"sizes": [size]}
+    assert any(title == "pings lost" for title, _, _ in rows(result)) == bool(sent)
