@@ -56,6 +56,9 @@ def policy(
         raise click.UsageError("want SRC and DST[:PORT], or --matrix", click.get_current_context())
     if svg is not None and not matrix:
         raise click.UsageError("--svg draws the matrix (want --matrix --svg FILE)", click.get_current_context())
+    if matrix and protocol is not None:
+        said = f"--matrix shows every protocol (got --{protocol} too; want one of them)"
+        raise click.UsageError(said, click.get_current_context())
     record = find_lab(lab)
     if matrix:
         answer = ask(record, POLICY, matrix=True, namespace=namespace, ipv6=ipv6)

@@ -3,8 +3,12 @@
 from collections.abc import Mapping
 from xml.etree import ElementTree
 
+import click
 import pytest
+from click.testing import CliRunner
 
+from testbed.command import policy_command
+from testbed.command.command_line import verbs
 from testbed.control.answers.policy import PolicyAnswer, PolicyPair
 from testbed.graph.drawing import text_width
 from testbed.graph.policy_matrix import draw_matrix
@@ -87,3 +91,10 @@ def test_every_name_is_whole_and_inside_the_picture(count: int) -> None:
     for one in picture.iter(f"{SVG}text"):
         if one.get("class") in ("title", "mono", "small"):
             assert float(one.get("x", "")) + text_width(one.text or "", one.get("class", "")) <= width
+
+
+@pytest.mark.parametrize("option", ["--udp", "--sctp", "--icmp"])
+def test_a_protocol_beside_the_matrix_is_wrong_usage(option: str) -> None:
+    assert policy_command.policy.name in verbs.commands
+    with pytest.raises(click.UsageError, match=rf"--matrix shows every protocol \(got {option} too"):
+        CliRunner().invoke(verbs, ["policy", "--matrix", option], standalone_mode=False, catch_exceptions=False)
