@@ -12,8 +12,18 @@ from testbed.control.wire import WrittenOnce
 Object = Mapping[str, Any]
 Cell = Callable[[Object], object]
 NONE = "<none>"
-AGES = (("d", 86_400, 172_800), ("h", 3_600, 10_800), ("m", 60, 120), ("s", 1, 0))
-"""Unit, its length in seconds, and from how many seconds on it is used."""
+UNITS_S = {"s": 1, "m": 60, "h": 3_600, "d": 86_400, "y": 365 * 86_400}
+AGES: Sequence[tuple[int, str, str | None]] = (
+    (2 * 60, "s", None),
+    (10 * 60, "m", "s"),
+    (3 * 3_600, "m", None),
+    (8 * 3_600, "h", "m"),
+    (48 * 3_600, "h", None),
+    (8 * 86_400, "d", "h"),
+    (2 * 365 * 86_400, "d", None),
+    (8 * 365 * 86_400, "y", "d"),
+)
+"""Below so many seconds: the unit and the one for the rest, as in HumanDuration of k8s.io/apimachinery."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,14 +79,14 @@ _moment = lru_cache(maxsize=4096)(datetime.fromisoformat)
 
 
 def age(since: str | None, now: datetime | None = None) -> str:
-    """Return how long ago a time was, in kubectl's form: 45s, 3m20s, 45m, 5h, 2d."""
+    """Return how long ago a time was, in kubectl's form: 45s, 3m20s, 45m, 5h12m, 9h, 2d3h, 9d, 2y30d."""
     if not since:
         return "<unknown>"
     seconds = max(0, int(((now or datetime.now(UTC)) - _moment(since)).total_seconds()))
-    if 120 <= seconds < 600 and seconds % 60:
-        return f"{seconds // 60}m{seconds % 60}s"
-    unit, length = next((unit, length) for unit, length, least in AGES if seconds >= least)
-    return f"{seconds // length}{unit}"
+    unit, smaller = next(((unit, smaller) for below, unit, smaller in AGES if seconds < below), ("y", None))
+    whole, rest = divmod(seconds, UNITS_S[unit])
+    more = 0 if smaller is None else rest // UNITS_S[smaller]
+    return f"{whole}{unit}{more}{smaller}" if more else f"{whole}{unit}"
 
 
 def _first_address(item: Object) -> str | None:

@@ -18,6 +18,7 @@ from testbed.api.selection import selection
 from testbed.api.spdy_dictionary import DICTIONARY
 from testbed.api.tables import age, table
 
+HOUR_S, YEAR_S = 3600, 365 * 86_400
 POD: Mapping[str, Any] = {
     "metadata": {"name": "web", "namespace": "shop", "labels": {"app": "web"}, "creationTimestamp": None},
     "spec": {"nodeName": "node1", "containers": [{}, {}]},
@@ -56,8 +57,20 @@ def test_a_selector_that_cannot_be_read_is_a_bad_request(labels: str, fields: st
         (150, "2m30s"),
         (700, "11m"),
         (9000, "150m"),
-        (11000, "3h"),
-        (200000, "2d"),
+        (10799, "179m"),
+        (10800, "3h"),
+        (11000, "3h3m"),
+        (8 * HOUR_S - 1, "7h59m"),
+        (8 * HOUR_S + 60, "8h"),
+        (48 * HOUR_S - 1, "47h"),
+        (48 * HOUR_S, "2d"),
+        (200000, "2d7h"),
+        (8 * 24 * HOUR_S - 1, "7d23h"),
+        (8 * 24 * HOUR_S + HOUR_S, "8d"),
+        (2 * YEAR_S - 1, "729d"),
+        (2 * YEAR_S, "2y"),
+        (2 * YEAR_S + 30 * 24 * HOUR_S, "2y30d"),
+        (8 * YEAR_S + 30 * 24 * HOUR_S, "8y"),
     ],
 )
 def test_an_age_reads_as_in_kubectl(seconds: int, want: str) -> None:
