@@ -74,7 +74,6 @@ RESOURCES = (
     *(Resource(kind) for kind in KINDS if kind.api_version != OURS),
     *map(Resource, (ENDPOINT_SLICE, *WITHOUT_MEANING)),
 )
-BY_PLURAL: Mapping[str, Resource] = {one.kind.plural: one for one in RESOURCES}
 GROUPS: Mapping[str, str] = {one.group: one.version for one in RESOURCES}
 """The version of each group."""
 WHY_NOT: Mapping[str, str] = {

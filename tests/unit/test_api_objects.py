@@ -9,7 +9,8 @@ import pytest
 from testbed.api.failure import Failure
 from testbed.api.lab import AsyncLab, named
 from testbed.api.objects import Objects, Query
-from testbed.api.resources import BY_PLURAL, ApiPlace, Resource
+from testbed.api.resources import ApiPlace, Resource
+from testbed.cluster.kinds import CONFIG_MAP, NODE
 
 
 class _Lab(AsyncLab):
@@ -31,7 +32,7 @@ def _config_map(name: str, **labels: str) -> dict[str, Any]:
 
 
 def _place() -> ApiPlace:
-    return ApiPlace(BY_PLURAL["configmaps"], "default", None)
+    return ApiPlace(Resource(CONFIG_MAP), "default", None)
 
 
 async def _watched(begins_with_list: bool) -> list[tuple[str, str]]:
@@ -133,7 +134,7 @@ def _change(patch: object, kind: str, *, cordoned: bool = False) -> list[str]:
     """Return what a patch of a node changes. Raises Failure."""
     lab = _LabOfNodes(cordoned=cordoned)
     try:
-        asyncio.run(Objects(lab).patch(ApiPlace(BY_PLURAL["nodes"], None, "node1"), kind, patch, Query()))
+        asyncio.run(Objects(lab).patch(ApiPlace(Resource(NODE), None, "node1"), kind, patch, Query()))
     except Failure:
         assert lab.changes == []
         raise

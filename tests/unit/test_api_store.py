@@ -10,11 +10,12 @@ import pytest
 from testbed.api import store
 from testbed.api.failure import Failure
 from testbed.api.lab import RepeatedAnswer, named
-from testbed.api.resources import BY_PLURAL, Resource
+from testbed.api.resources import Resource
 from testbed.api.store import Collection, ObjectChange, Versions
+from testbed.cluster.kinds import DEPLOYMENT, POD
 from testbed.errors import TestbedError
 
-PODS, DEPLOYMENTS = BY_PLURAL["pods"], BY_PLURAL["deployments"]
+PODS, DEPLOYMENTS = Resource(POD), Resource(DEPLOYMENT)
 
 
 class _Lab:
