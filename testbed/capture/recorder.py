@@ -51,6 +51,8 @@ class Recorder:
         self._arrivals = itertools.count()
         self._numbers: dict[str, int] = {}
         """Numbers of interfaces in the file, by their point's name."""
+        self._places: dict[str, str] = {}
+        """Their places: a switch's port is a point of its switch, in the lab's namespace."""
         self._received: dict[str, int] = {}
         self._buffer = bytearray()
         self._written = 0
@@ -145,7 +147,7 @@ class Recorder:
             shown = line(point, seen.at_ns, frame, seen.link_header, self._plan.overlay, outgoing=outgoing)
             self._buffer += shown.encode() + b"\n"
         else:
-            number = self._number(point, seen.link_header == ETHERNET_HEADER)
+            number = self._number(point, listening.place, seen.link_header == ETHERNET_HEADER)
             self._buffer += packet(number, seen.at_ns, frame, outgoing=outgoing)
 
     def _declare_all(self) -> None:
@@ -153,11 +155,12 @@ class Recorder:
         for listening, opened in self._sockets.values():
             for name in self._there[listening.place]:
                 with contextlib.suppress(OSError):
-                    self._number(listening.point(name), opened.has_link_header(name))
+                    self._number(listening.point(name), listening.place, opened.has_link_header(name))
 
-    def _number(self, point: str, is_ethernet: bool) -> int:
+    def _number(self, point: str, place: str, is_ethernet: bool) -> int:
         if point not in self._numbers:
             self._numbers[point] = len(self._numbers)
+            self._places[point] = place
             self._buffer += interface(point, LINKTYPE_ETHERNET if is_ethernet else LINKTYPE_RAW)
         return self._numbers[point]
 
@@ -165,8 +168,8 @@ class Recorder:
         self._lost = {listening.place: opened.lost() for listening, opened in self._sockets.values()}
         if not self._plan.text:
             for point, number in self._numbers.items():
-                lost = self._lost.get(point.partition(":")[0], 0)
-                comment = f"{lost} packets of this machine were lost by the capture" if lost else ""
+                lost = self._lost[self._places[point]]
+                comment = f"{lost} packets in this network namespace were lost by the capture" if lost else ""
                 self._buffer += statistics(number, time.time_ns(), self._received.get(point, 0), comment)
         self._flush()
 
