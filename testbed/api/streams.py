@@ -42,31 +42,32 @@ class StreamProgram:
         self, record: LabRecord, question: Question[EndedAnswer], *, terminal: bool = False, **arguments: object
     ) -> None:
         """Start it, from the event loop. Raises TestbedError when the lab does not answer at all."""
-        connection = LabConnection(record)
-        if terminal:
-            ours, theirs = pty.openpty()
-            self._stdin = self.stdout = ours
-            self.stderr: int | None = None
-            given = (theirs, theirs, theirs)
-        else:
-            (read_in, self._stdin), (self.stdout, write_out), (self.stderr, write_err) = (os.pipe() for _ in range(3))
-            given = (read_in, write_out, write_err)
-        for descriptor in self._descriptors(terminal):
-            os.set_blocking(descriptor, False)
-        self._terminal = terminal
-        self._stdin_closed = False
-        self._connection = connection
-        self._loop = asyncio.get_running_loop()
-        self.ended: asyncio.Future[Ended] = self._loop.create_future()
-        try:
-            threading.Thread(target=self._run, args=(question, given, arguments), name="program", daemon=True).start()
-        except RuntimeError as failure:
-            # A pod may use every process that the machine allows, for a while.
-            for descriptor in dict.fromkeys(given):
-                os.close(descriptor)
-            self.close()
-            connection.close()
-            raise TestbedError(NO_THREAD) from failure
+        with contextlib.ExitStack() as undo:
+            self._connection = LabConnection(record)
+            undo.callback(self._connection.close)
+            if terminal:
+                ours, theirs = _closed_by(undo, pty.openpty())
+                self._stdin = self.stdout = ours
+                self.stderr: int | None = None
+                given = (theirs, theirs, theirs)
+            else:
+                (read_in, self._stdin), (self.stdout, write_out), (self.stderr, write_err) = (
+                    _closed_by(undo, os.pipe()) for _ in range(3)
+                )
+                given = (read_in, write_out, write_err)
+            for descriptor in self._descriptors(terminal):
+                os.set_blocking(descriptor, False)
+            self._terminal = terminal
+            self._stdin_closed = False
+            self._loop = asyncio.get_running_loop()
+            self.ended: asyncio.Future[Ended] = self._loop.create_future()
+            thread = threading.Thread(target=self._run, args=(question, given, arguments), name="program", daemon=True)
+            try:
+                thread.start()
+            except RuntimeError as failure:
+                # A pod may use every process that the machine allows, for a while.
+                raise TestbedError(NO_THREAD) from failure
+            undo.pop_all()
 
     def _descriptors(self, terminal: bool) -> set[int]:
         return {self.stdout, *(() if terminal or self.stderr is None else (self._stdin, self.stderr))}
@@ -122,6 +123,12 @@ class StreamProgram:
     def _note_end(self, ended: Ended) -> None:
         if not self.ended.done():
             self.ended.set_result(ended)
+
+
+def _closed_by(undo: contextlib.ExitStack, ends: tuple[int, int]) -> tuple[int, int]:
+    for end in ends:
+        undo.callback(os.close, end)
+    return ends
 
 
 async def read_some(descriptor: int) -> bytes:
