@@ -1,6 +1,7 @@
 """Scripts of the clone start as documented: with the machine's own Python, and from any directory."""
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -31,6 +32,30 @@ def test_a_script_finds_the_clones_packages(
     command = [*BARE_PYTHON, str(ROOT / "scripts" / script), *words]
     done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert (done.returncode, said in done.stderr) == (exit_code, True), done.stderr
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_measurement_that_a_signal_ends_takes_its_lab_down(number: signal.Signals, tmp_path: Path) -> None:
+    python, said = tmp_path / "python", tmp_path / "said"
+    python.write_text(f'#!/bin/sh\necho "$*" > {said}\n')
+    python.chmod(0o755)
+    program = (
+        f"import measuring, signal, time; measuring.PYTHON = {str(python)!r}\n"
+        # We may run by `nohup`, as a user may.
+        "for one in measuring.ENDING: signal.signal(one, signal.SIG_DFL)\n"
+        "with measuring.taken_down():\n print('up', flush=True)\n while True: time.sleep(0.05)"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "scripts"), "PYTHONDONTWRITEBYTECODE": "1"}
+    command = [sys.executable, "-c", program]
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as measuring:
+        try:
+            assert measuring.stdout is not None
+            assert measuring.stdout.readline() == "up\n"
+            measuring.send_signal(number)
+            assert measuring.wait(20) == 128 + number
+        finally:
+            measuring.kill()
+    assert said.read_text().startswith("-m testbed down --lab ")
 
 
 def test_the_report_of_ci_by_vagrant_goes_to_a_directory_relative_to_the_callers(tmp_path: Path) -> None:
