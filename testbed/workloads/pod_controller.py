@@ -1,7 +1,7 @@
 """Pods applied by users: created, changed and removed by name."""
 
 import threading
-from collections import defaultdict
+import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 
@@ -28,8 +28,8 @@ class PodController:
         self._nodes = nodes
         self._pods = pods
         self._underlay = underlay
-        self._turns: defaultdict[ObjectKey, threading.Lock] = defaultdict(threading.Lock)
-        """For each pod: one thread at a time updates it."""
+        self._turns: weakref.WeakValueDictionary[ObjectKey, threading.Lock] = weakref.WeakValueDictionary()
+        """For each pod that threads update or wait to update: one thread at a time does."""
         self._chosen: dict[ObjectKey, str] = {}
         """Pod → the node that the last check found for it."""
 
@@ -117,8 +117,14 @@ class PodController:
         status = pod.status()
         return "" if status.ready or status.phase == "Succeeded" else status.why_not_ready
 
+    def _turn(self, key: ObjectKey) -> threading.Lock:
+        with self._workloads.deciding:
+            return self._turns.setdefault(key, threading.Lock())
+
     def _bring_about(self, key: ObjectKey, grace_s: float | None = None) -> None:
-        with self._turns[key]:
+        # Named, since only those that use it keep it.
+        turn = self._turn(key)
+        with turn:
             while True:
                 pod, wanted = self._pods.get(key), self._workloads.bare.get(key)
                 if pod is not None and wanted is not None and not pod.status().terminating:

@@ -97,9 +97,17 @@ def test_a_delete_shortens_the_grace_period_of_a_pod_that_is_being_replaced() ->
     lab.workloads.bare[SHELL.key] = SHELL
     deleting = threading.Thread(target=lab.controller.remove, args=(SHELL.key, 1.0))
     # The turn of the `apply`.
-    with lab.controller._turns[SHELL.key]:
+    with lab.controller._turn(SHELL.key):
         deleting.start()
         wait_until(lambda: pod.graces == [1.0], timeout_s=5, what="the grace period is shortened")
         del lab.pods[SHELL.key]
     deleting.join(5)
     assert not deleting.is_alive()
+
+
+def test_a_pod_that_no_thread_updates_has_no_turn() -> None:
+    lab = Lab()
+    lab.check()
+    lab.controller.put(SHELL)
+    wait_until(lambda: lab.made == ["shell"], timeout_s=5, what="the pod is made")
+    wait_until(lambda: not len(lab.controller._turns), timeout_s=5, what="its turn is forgotten")
