@@ -146,6 +146,11 @@ def pod_phase(containers: Sequence[ContainerStatus]) -> Phase:
     return "Running"
 
 
+def has_completed(restart_policy: str, phase: Phase) -> bool:
+    """Report whether a pod's containers have ended for good."""
+    return restart_policy != "Always" and phase in ("Succeeded", "Failed")
+
+
 def pod_state(containers: Sequence[ContainerStatus], *, terminating: bool, sandbox: bool) -> str:
     """Return the word in kubectl's STATUS column; `sandbox`: the pause process runs.
 

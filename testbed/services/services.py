@@ -16,6 +16,7 @@ from testbed.lab.events import Events
 from testbed.lab.node_rules import NodeRules
 from testbed.lab.nodes import Nodes
 from testbed.lab.pods import Pods
+from testbed.pods.pod_state import has_completed
 from testbed.services.endpoints import HostPort, PodFacts, bind, host_ports
 from testbed.services.external_addresses import ExternalAddresses
 from testbed.services.programmer import WHY_REPAIR, Programmer
@@ -117,8 +118,7 @@ class Services:
             status = pod.status()
             address = IPv4Address(status.address) if status.address else None
             ipv6 = IPv6Address(status.ipv6_address) if status.ipv6_address else None
-            may_complete = pod.manifest.spec.restart_policy != "Always"
-            is_over = status.terminating or (may_complete and status.phase in ("Succeeded", "Failed"))
+            is_over = status.terminating or has_completed(pod.manifest.spec.restart_policy, status.phase)
             found.append(PodFacts(pod.manifest, address, status.ready, is_over, ipv6))
         return found
 

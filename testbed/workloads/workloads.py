@@ -22,7 +22,7 @@ from testbed.cluster.daemon_set import DaemonSet
 from testbed.cluster.deployment import Deployment
 from testbed.cluster.manifest import PodManifest
 from testbed.cluster.object_key import ObjectKey, Owner
-from testbed.cluster.placement import SeenNode, host_ports
+from testbed.cluster.placement import SeenNode, TakenPort, host_ports
 from testbed.cluster.pod_template import PodOwner, PodTemplate, generated_name, pod_of
 from testbed.cluster.replica_set import ReplicaSet
 from testbed.lab.clock import now
@@ -30,6 +30,7 @@ from testbed.lab.events import Events
 from testbed.lab.nodes import Nodes
 from testbed.lab.pods import Pods
 from testbed.pods.pod import Pod
+from testbed.pods.pod_state import PodStatus, has_completed
 from testbed.processes.threads import in_background, start_when_possible
 from testbed.workloads.progress import Progress, Unplaced, deployment_numbers, progress_of
 from testbed.workloads.reconcile import WantedObjects, reconcile
@@ -200,7 +201,7 @@ class Workloads:
                     status.ready,
                     status.terminating,
                     owned.number if owned else 0,
-                    host_ports(pod.manifest.spec),
+                    self._held_ports(pod, status),
                     status.ready and self._missing_s(pod, owned) <= 0,
                 )
             )
@@ -210,6 +211,15 @@ class Workloads:
                 node, ports = manifest.spec.node_name or "", host_ports(manifest.spec)
                 seen.append(SeenPod(key, None, "", node, False, False, 0, ports))
         return seen
+
+    def _held_ports(self, pod: Pod, status: PodStatus) -> frozenset[TakenPort]:
+        """Return the host ports that no other pod on its node may have: none once it has completed."""
+        node = self._nodes.get(status.node)
+        # CNI plugins keep theirs until it is deleted; containers that ended with their sandbox or node run again.
+        may_be_freed = (node is None or node.cni is None) and status.pause_pid is not None and not status.terminating
+        if may_be_freed and has_completed(pod.manifest.spec.restart_policy, status.phase):
+            return frozenset()
+        return host_ports(pod.manifest.spec)
 
     def seen_nodes(self) -> list[SeenNode]:
         """Return every node of the lab as it is now."""

@@ -1,8 +1,11 @@
 """Pods without an owner while their nodes come and go."""
 
 import threading
+from collections.abc import Iterator, Mapping
 from types import SimpleNamespace
 from typing import Any
+
+import pytest
 
 from testbed.cluster.manifest import PodManifest
 from testbed.cluster.object_key import key_of
@@ -27,7 +30,9 @@ class Lab:
 
     def __init__(self) -> None:
         self.nodes = Nodes()
-        nodes: list[Any] = [SimpleNamespace(name=name, expected=True, labels={}) for name in ("node1", "node2")]
+        nodes: list[Any] = [
+            SimpleNamespace(name=name, expected=True, labels={}, cni=None) for name in ("node1", "node2")
+        ]
         self.nodes.add(nodes)
         self.told: list[tuple[str, str]] = []
         self.made: list[str] = []
@@ -50,6 +55,9 @@ class _Pods(dict[Any, Any]):
         super().__init__()
         self.made = made
         self.changed = Changes()
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self.values())
 
     def make(self, manifest: PodManifest) -> Any:  # noqa: ANN401 - a pod that nothing is asked of
         self.made.append(manifest.name)
@@ -111,3 +119,40 @@ def test_a_pod_that_no_thread_updates_has_no_turn() -> None:
     lab.controller.put(SHELL)
     wait_until(lambda: lab.made == ["shell"], timeout_s=5, what="the pod is made")
     wait_until(lambda: not len(lab.controller._turns), timeout_s=5, what="its turn is forgotten")
+
+
+def with_a_host_port(name: str, policy: str) -> PodManifest:
+    """Return a pod on node2 with its host port 8080."""
+    containers = [{"name": "c", "image": "echo", "ports": [{"containerPort": 80, "hostPort": 8080}]}]
+    spec = {"nodeName": "node2", "restartPolicy": policy, "containers": containers}
+    return PodManifest.model_validate({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": spec})
+
+
+@pytest.mark.parametrize(
+    ("policy", "now", "holds_it"),
+    [
+        ("Never", {"phase": "Running"}, True),
+        ("Never", {"phase": "Succeeded"}, False),
+        ("OnFailure", {"phase": "Failed"}, False),
+        # It runs again.
+        ("Always", {"phase": "Failed"}, True),
+        ("Never", {"phase": "Failed", "pause_pid": None}, True),
+        ("Never", {"phase": "Failed", "terminating": True}, True),
+    ],
+)
+def test_a_completed_pod_holds_no_host_port(policy: str, now: Mapping[str, Any], *, holds_it: bool) -> None:
+    lab, job = Lab(), with_a_host_port("job", policy)
+    status = SimpleNamespace(**{"node": "node2", "ready": False, "terminating": False, "pause_pid": 7, **now})
+    lab.pods[job.key] = SimpleNamespace(key=job.key, manifest=job, status=lambda: status)
+    (seen,) = lab.workloads.seen_pods()
+    assert bool(seen.host_ports) == holds_it
+
+
+def test_cni_plugins_keep_the_host_ports_of_a_completed_pod() -> None:
+    lab, job = Lab(), with_a_host_port("job", "Never")
+    node: Any = lab.nodes["node2"]
+    node.cni = "its plugins"
+    status = SimpleNamespace(node="node2", ready=False, terminating=False, pause_pid=7, phase="Succeeded")
+    lab.pods[job.key] = SimpleNamespace(key=job.key, manifest=job, status=lambda: status)
+    (seen,) = lab.workloads.seen_pods()
+    assert seen.host_ports
