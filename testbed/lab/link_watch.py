@@ -11,6 +11,8 @@ from agent.kernel.monitor import Monitor
 
 SETTLE_S = 0.2
 """Changes come in bursts: check once at the end of one."""
+AFTER_FAILURE_S = 1.0
+"""Pause after a monitor has failed, whose descriptor may stay readable."""
 log = logging.getLogger("testbed")
 
 
@@ -50,7 +52,7 @@ class LinkWatch:
                 due = [one for one in self._followed.values() if one.look_at_s is not None and one.look_at_s <= now]
             for one in due:
                 one.look_at_s = None
-                one.monitor.wait(0)
+                _has_changed(one.monitor)
                 try:
                     one.on_change()
                 except Exception:
@@ -69,5 +71,17 @@ class LinkWatch:
                 self._epoll.unregister(descriptor)
                 del self._followed[descriptor]
                 one.monitor.close()
-            elif one.monitor.wait(0) and one.look_at_s is None:
-                one.look_at_s = time.monotonic() + SETTLE_S
+                return
+        # Not under the lock: it may pause.
+        if _has_changed(one.monitor) and one.look_at_s is None:
+            one.look_at_s = time.monotonic() + SETTLE_S
+
+
+def _has_changed(monitor: Monitor) -> bool:
+    """Read the monitor's changes; return whether there were any. One that fails may have read some."""
+    try:
+        return monitor.wait(0)
+    except OSError:
+        log.exception("links of nodes")
+        time.sleep(AFTER_FAILURE_S)
+        return True

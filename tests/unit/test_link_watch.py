@@ -3,7 +3,10 @@
 import threading
 from collections.abc import Callable
 
+import pytest
+
 from agent.kernel.monitor import Monitor
+from testbed.lab import link_watch
 from testbed.lab.link_watch import LinkWatch
 from tests.waiting import wait_until
 
@@ -63,3 +66,35 @@ def test_a_node_that_has_gone_is_let_go() -> None:
     monitor.change()
     wait_until(lambda: monitor._closed, timeout_s=5, what="its monitor is closed")
     assert not told.acquire(blocking=False)
+
+
+class Failing(Changing):
+    """A monitor that cannot be read, and stays readable."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked = 0
+
+    def wait(self, timeout_s: float | None = None) -> bool:
+        self.asked += 1
+        raise OSError("no memory")
+
+
+def test_a_monitor_that_fails_is_a_change_and_neither_ends_the_watch_nor_keeps_it_busy(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(link_watch, "AFTER_FAILURE_S", 0.05)
+    watch = LinkWatch()
+    watch.start()
+    failing, failing_told, gone = Failing(), threading.Semaphore(0), threading.Event()
+    watch.follow(failing, lambda: not gone.is_set(), failing_told.release)
+    other, other_told = follow(watch)
+    failing.change()
+    assert failing_told.acquire(timeout=20)
+    asked = failing.asked
+    other.change()
+    assert other_told.acquire(timeout=20)
+    # The other's change is acted on after its burst, which is 0.2 s.
+    assert failing.asked - asked < 50
+    gone.set()
+    wait_until(lambda: failing._closed, timeout_s=5, what="its monitor is closed")
