@@ -1,6 +1,8 @@
 """One nftables table of a node: written from a value, and restored when another program changes it."""
 
+import errno
 import json
+import os
 import subprocess
 from collections.abc import Mapping
 
@@ -16,7 +18,7 @@ NEVER = -1
 
 
 class TableRefused(OSError):
-    """nft or the kernel refused a table; the message is theirs."""
+    """nft or the kernel refused or could not list a table; the message is theirs."""
 
 
 class KeptTable:
@@ -30,7 +32,7 @@ class KeptTable:
         self._skeleton = skeleton
         self._base_rules = base_rules
         self._there: Ruleset | None = None
-        """What we have written; None: nothing yet, or a change was refused."""
+        """What we have written; None: nothing yet, or all of it was refused."""
         self._was_sent = False
 
     @property
@@ -43,18 +45,28 @@ class KeptTable:
         """Return whether the kernel may have the table: a refused change leaves the one before it."""
         return self._was_sent
 
-    def put(self, wanted: Ruleset, why_first: str, why_later: str) -> None:
-        """Bring the table to this, with a minimal change; an empty one is not created.
+    def put(self, wanted: Ruleset, why_first: str, why_later: str) -> bool:
+        """Bring the table to this, with a minimal change, or whole if that is refused; an empty one is not created.
 
-        Raises TableRefused, and then writes the whole table at the next call.
+        Return whether it was written whole. Raises OSError; after TableRefused the next call writes the whole table.
         """
-        if self._there is None:
-            if wanted.is_empty and not self.may_be_there:
-                return
-            self._load(whole(self._skeleton, wanted), why_first)
-        elif script := difference(self._there, wanted):
-            self._load(script, why_later)
+        there = self._there
+        if there is None and wanted.is_empty and not self.may_be_there:
+            return False
+        is_changed = there is not None and self._change(there, wanted, why_later)
+        if not is_changed:
+            self._load(whole(self._skeleton, wanted), why_first if there is None else why_later)
         self._there = wanted
+        return not is_changed
+
+    def _change(self, there: Ruleset, wanted: Ruleset, why: str) -> bool:
+        """Write the difference; return whether it was accepted: another program may have changed the table."""
+        try:
+            if script := difference(there, wanted):
+                self._load(script, why)
+        except TableRefused:
+            return False
+        return True
 
     def repair(self, why: str) -> bool:
         """Restore the whole table if another program changed it; return whether it had to.
@@ -74,7 +86,9 @@ class KeptTable:
     def _is_whole(self, wanted: Ruleset) -> bool:
         listing = self._run(["nft", "-j", "list", "table", *wanted.table.split()])
         if listing.returncode != 0:
-            return False
+            if os.strerror(errno.ENOENT) in listing.stderr:
+                return False
+            raise TableRefused(f"table {wanted.table} cannot be listed: {_reason(listing)}")
         rules: dict[str, int] = {}
         elements: dict[str, int] = {}
         for item in json.loads(listing.stdout)["nftables"]:
@@ -92,10 +106,15 @@ class KeptTable:
     def _load(self, script: str, why: str) -> None:
         before = self._rules.generation()
         self._was_sent = True
-        done = self._run(["nft", "-f", "-"], script)
-        if done.returncode != 0:
-            # One that was killed, for want of memory, says nothing.
-            raise self._refused((done.stderr.strip() or f"nft ended with {done.returncode}").splitlines()[0])
+        try:
+            done = self._run(["nft", "-f", "-"], script)
+            if done.returncode != 0:
+                raise TableRefused(_reason(done))
+        except TableRefused:
+            self._there = None
+            # The caller's other tables may not have been checked yet.
+            self._rules.expect_change()
+            raise
         self._rules.note_own_change(before)
         self._journal.record(["nft", "-f", "-"], why, script)
 
@@ -108,15 +127,16 @@ class KeptTable:
                 text=True,
                 timeout=LIMIT_S,
                 check=False,
+                # `_is_whole` reads nft's messages.
+                env={**os.environ, "LC_ALL": "C"},
             )
         except subprocess.TimeoutExpired as error:
-            raise self._refused(f"nft did not end within {LIMIT_S:g} s") from error
+            raise TableRefused(f"nft did not end within {LIMIT_S:g} s") from error
 
-    def _refused(self, why: str) -> TableRefused:
-        self._there = None
-        # The caller's other tables may not have been checked yet.
-        self._rules.expect_change()
-        return TableRefused(why)
+
+def _reason(done: subprocess.CompletedProcess[str]) -> str:
+    # One that was killed, for want of memory, says nothing.
+    return (done.stderr.strip() or f"nft ended with {done.returncode}").splitlines()[0]
 
 
 class RulesWatch:

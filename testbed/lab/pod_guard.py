@@ -14,7 +14,7 @@ from ipaddress import IPv4Address
 from agent.kernel.journal import Journal
 from agent.kernel.values import IPAddress
 from testbed.cluster.dns import DNS_ADDRESS
-from testbed.lab.kept_table import KeptTable, RulesWatch, TableRefused
+from testbed.lab.kept_table import KeptTable, RulesWatch
 from testbed.lab.ruleset import Ruleset
 
 TABLE = "testbed-guard"
@@ -110,11 +110,7 @@ class PodGuard:
             (self._underlay, self._servers, WHY_UNDERLAY),
             (self._ports, wanted_ports(self._senders), WHY_PORTS),
         ):
-            try:
-                table.put(wanted, why, why)
-            except TableRefused:
-                # Another program changed the table; the second call writes all of it.
-                table.put(wanted, why, why)
+            table.put(wanted, why, why)
 
     def _kept(self, skeleton: str, base_rules: Mapping[str, int]) -> KeptTable:
         return KeptTable(self._rules, self._journal, skeleton, base_rules)

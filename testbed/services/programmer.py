@@ -39,11 +39,10 @@ class Programmer:
         now = wanted(self.node, common, ports, self._pod_network)
         translations = on_node(self.node, common.translations, common.local, ports)
         with self._turn:
-            first = not self._table.is_there
-            self._table.put(now, "Services answer on this node", "Services or their pods have changed")
+            is_whole = self._table.put(now, "Services answer on this node", "Services or their pods have changed")
             if not self._table.is_there:
                 return
-            if first:
+            if is_whole:
                 self._unsettled |= self._translations.keys() | translations.keys()
             self._unsettled |= unsettled(self._translations, translations)
             self._translations = translations

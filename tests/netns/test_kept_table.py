@@ -112,8 +112,33 @@ def test_tables_behind_one_that_could_not_be_looked_at_are_restored_later(
         patched.setattr(kept_table, "LIMIT_S", TOO_SHORT_S)
         with pytest.raises(TableRefused):
             tables[0].repair("test")
-    tables[0].put(wanted("first", "10.0.0.1"), "test", "test")
-    assert rules.moved(), "the second is still to be looked at"
-    assert tables[1].repair("test")
+    assert rules.moved(), "both are still to be looked at"
+    assert [one.repair("test") for one in tables] == [True, True]
     listed = machine.run(["nft", "list", "ruleset"]).stdout
     assert all(f"table ip {name}" in listed for name in NAMES)
+
+
+def test_the_whole_table_is_written_at_once_where_a_change_of_it_is_refused(
+    machine: Namespace, tables: list[KeptTable]
+) -> None:
+    machine.run(["nft", "delete", "table", "ip", "first"])
+    both = wanted("first", "10.0.0.1", "10.0.0.2")
+    assert tables[0].put(both, "test", "test"), "the table is written whole"
+    listed = machine.run(["nft", "list", "table", "ip", "first"]).stdout
+    assert all(address in listed for address in ("10.0.0.1", "10.0.0.2"))
+    assert not tables[0].put(wanted("first", "10.0.0.1"), "test", "test"), "the difference is enough"
+
+
+def test_a_table_that_cannot_be_listed_is_not_missing(
+    rules: RulesWatch, tables: list[KeptTable], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failing = tmp_path / "nft"
+    failing.write_text("#!/bin/sh\necho 'Error: Too many open files' >&2\nexit 1\n")
+    failing.chmod(0o755)
+    with monkeypatch.context() as patched:
+        patched.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+        with pytest.raises(TableRefused, match=r"^table ip first cannot be listed: Error: Too many open files$"):
+            tables[0].repair("test")
+    assert tables[0].is_there
+    assert rules.moved(), "it is still to be looked at"
+    assert not tables[0].repair("test"), "nobody has changed it"
