@@ -3,9 +3,10 @@
 import threading
 import time
 from collections.abc import Mapping
-from ipaddress import IPv4Interface, IPv4Network
+from ipaddress import IPv4Interface
 from pathlib import Path
 
+from agent.netconfig.config import NetworkConfig
 from testbed.cluster.dns import CLUSTER_DOMAIN, DNS_ADDRESS
 from testbed.cluster.underlay_plan import GATEWAY
 from testbed.control.answers.lab import DnsStatus
@@ -36,7 +37,7 @@ class Names:
         self,
         services: Services,
         underlay: LabUnderlay,
-        network: IPv4Network,
+        network: NetworkConfig,
         log: Path,
         *,
         pods_changed: Changes,
@@ -71,7 +72,7 @@ class Names:
         gateway = self._underlay.machines[GATEWAY]
         addresses = [IPv4Interface("127.0.0.1/8"), IPv4Interface((DNS_ADDRESS, 32))]
         gateway.kernel.ensure_addresses("lo", addresses, "the cluster's DNS; nodes route it to the gateway, by default")
-        zones = zones_of(self._network)
+        zones = zones_of(self._network.network, self._network.ipv6_network)
         server = NameServer(gateway.pid, DNS_ADDRESS, zones, DIRECTORY, self._log, self._changed)
         self._server = server
         self._write(server)

@@ -2,19 +2,20 @@
 
 The names are those of Kubernetes' specification (github.com/kubernetes/dns, docs/specification.md, version 1.1.0):
 
-    web.default.svc.cluster.local                A    the cluster IP; headless: every ready endpoint
+    web.default.svc.cluster.local                A    the cluster IP; headless: every ready endpoint; IPv6: AAAA
     _http._tcp.web.default.svc.cluster.local     SRV  a named port; headless: one for every ready endpoint
     POD.web.default.svc.cluster.local            A    headless: one endpoint, by its pod's hostname or name
-    10-0-46-2.default.pod.cluster.local          A    a pod, by its address
-    20.0.96.10.in-addr.arpa                      PTR  a cluster IP, and the endpoints of headless Services
+    10-0-46-2.default.pod.cluster.local          A    a pod, by its address; fd00-a--2: AAAA
+    20.0.96.10.in-addr.arpa                      PTR  a cluster IP, and the endpoints of headless Services; ip6.arpa too
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import IPv4Network, IPv6Network
 from typing import NamedTuple
 
 from agent.kernel.values import IPAddress
 from testbed.cluster.dns import CLUSTER_DOMAIN, DNS_ADDRESS
+from testbed.cluster.ipv6_checks import SERVICE_RANGE_IPV6
 from testbed.cluster.service import Service
 from testbed.cluster.service_addresses import SERVICE_RANGE
 from testbed.services.endpoints import PodFacts, endpoints_of
@@ -23,6 +24,8 @@ NAME_SERVER = f"ns.dns.{CLUSTER_DOMAIN}"
 OWN_SERVICE = f"kube-dns.kube-system.svc.{CLUSTER_DOMAIN}"
 """The DNS's own Service name in Kubernetes, whatever program it is."""
 SPECIFICATION = "1.1.0"
+NIBBLES = 32
+"""Of an IPv6 address; each is a label of its name in ip6.arpa."""
 
 
 class Record(NamedTuple):
@@ -35,7 +38,7 @@ class Record(NamedTuple):
     """In a zone file's form; names in it end with a dot."""
 
 
-def zones_of(pod_network: IPv4Network) -> tuple[str, ...]:
+def zones_of(pod_network: IPv4Network, pod_network_ipv6: IPv6Network | None = None) -> tuple[str, ...]:
     """Return the domains that the server serves: the cluster's, and the reverse zones of pods' and
     Services' addresses.
     """
@@ -45,7 +48,20 @@ def zones_of(pod_network: IPv4Network) -> tuple[str, ...]:
         for network in networks
         for octet in range(network.network_address.packed[0], network.broadcast_address.packed[0] + 1)
     }
-    return (CLUSTER_DOMAIN, *(f"{octet}.in-addr.arpa" for octet in sorted(octets)))
+    networks_ipv6 = () if pod_network_ipv6 is None else (pod_network_ipv6, SERVICE_RANGE_IPV6)
+    return (
+        CLUSTER_DOMAIN,
+        *(f"{octet}.in-addr.arpa" for octet in sorted(octets)),
+        *(zone for network in networks_ipv6 for zone in _reverse_zones(network)),
+    )
+
+
+def _reverse_zones(network: IPv6Network) -> Iterator[str]:
+    """Yield the zones of the network's addresses: a zone begins at a whole nibble."""
+    nibbles = -(-network.prefixlen // 4)
+    for part in network.subnets(new_prefix=4 * nibbles):
+        labels = part.network_address.reverse_pointer.split(".")
+        yield ".".join(labels[NIBBLES - nibbles :])
 
 
 def records(services: Iterable[Service], pods: Sequence[PodFacts]) -> tuple[Record, ...]:
@@ -53,7 +69,7 @@ def records(services: Iterable[Service], pods: Sequence[PodFacts]) -> tuple[Reco
     found = set(_own())
     for service in services:
         found.update(_of_headless(service, pods) if service.headless else _of_service(service))
-    found.update(_of_pod(pod, pod.address) for pod in pods if pod.address is not None)
+    found.update(_of_pod(pod, address) for pod in pods for address in (pod.address, pod.ipv6) if address is not None)
     return tuple(sorted(found))
 
 
@@ -64,7 +80,7 @@ def by_zone(found: Iterable[Record], zones: Sequence[str]) -> Mapping[str, tuple
     return {zone: tuple(one for one in everything if one.name.endswith(end)) for zone, end in ends.items()}
 
 
-def _of_pod(pod: PodFacts, address: IPv4Address) -> Record:
+def _of_pod(pod: PodFacts, address: IPAddress) -> Record:
     return _address(f"{_dashed(address)}.{pod.manifest.metadata.namespace}.pod.{CLUSTER_DOMAIN}", address)
 
 
@@ -95,15 +111,17 @@ def _of_service(service: Service) -> Iterator[Record]:
 def _of_headless(service: Service, pods: Sequence[PodFacts]) -> Iterator[Record]:
     name = _name_of(service)
     hosts = {pod.manifest.key: pod.manifest.spec.hostname or pod.manifest.name for pod in pods}
-    ready, _ = endpoints_of(service, pods)
-    for port, endpoints in zip(service.spec.ports, ready, strict=True):
-        for endpoint in endpoints:
-            own = f"{hosts[endpoint.pod]}.{name}"
-            yield _address(name, endpoint.address)
-            yield _address(own, endpoint.address)
-            yield _pointer(endpoint.address, own)
-            if port.name is not None:
-                yield _port(port.name, port.protocol, name, endpoint.port, own)
+    # Pods of a network with IPv4 only have no IPv6 endpoints.
+    for family in service.families(dual_stack=True):
+        ready, _ = endpoints_of(service, pods, family)
+        for port, endpoints in zip(service.spec.ports, ready, strict=True):
+            for endpoint in endpoints:
+                own = f"{hosts[endpoint.pod]}.{name}"
+                yield _address(name, endpoint.address)
+                yield _address(own, endpoint.address)
+                yield _pointer(endpoint.address, own)
+                if port.name is not None:
+                    yield _port(port.name, port.protocol, name, endpoint.port, own)
 
 
 def _address(name: str, address: IPAddress) -> Record:
@@ -118,5 +136,5 @@ def _port(port_name: str, protocol: str, name: str, number: int, target: str) ->
     return Record(f"_{port_name}._{protocol.lower()}.{name}", "SRV", f"0 100 {number} {target}.")
 
 
-def _dashed(address: IPv4Address) -> str:
-    return str(address).replace(".", "-")
+def _dashed(address: IPAddress) -> str:
+    return str(address).replace("." if address.version == 4 else ":", "-")

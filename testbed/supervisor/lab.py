@@ -44,7 +44,7 @@ class Lab:
         self.names = Names(
             self.services,
             state.underlay,
-            state.network.network,
+            state.network,
             directory / "logs" / "dns.log",
             pods_changed=pods.changed,
             events=events,

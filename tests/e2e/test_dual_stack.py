@@ -220,6 +220,24 @@ def test_a_name_means_both_addresses_and_clients_are_seen_as_they_are(dual: Lab)
         assert dual.run("shell", "curl", flag, "-s", "-m5", "http://echo/clientip") == f"{address}\n"
 
 
+def kdig(lab: Lab, *question: str) -> str:
+    return lab.run("shell", "kdig", "@10.96.0.10", "+short", "+timeout=5", *question)
+
+
+def test_ipv6_addresses_have_names_and_names_have_ipv6_addresses(dual: Lab) -> None:
+    ports = [{"name": "http", "port": 80, "targetPort": 8080}]
+    spec = {"clusterIP": "None", "selector": {"app": "echo"}, "ports": ports, "ipFamilyPolicy": "PreferDualStack"}
+    peers = {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "peers"}, "spec": spec}
+    services, cluster_ip = "default.svc.cluster.local", dual.json("get", "services", "echo")["spec"]["clusterIPs"][1]
+    dual.must("apply", "-f", "-", stdin=json.dumps(peers))
+    try:
+        dual.handle.wait_until(lambda: kdig(dual, "-x", ECHO) == f"echo.peers.{services}.\n", 20, "it has a name")
+        assert kdig(dual, f"peers.{services}", "AAAA") == kdig(dual, f"echo.peers.{services}", "AAAA") == f"{ECHO}\n"
+        assert kdig(dual, "-x", cluster_ip) == f"echo.{services}.\n"
+    finally:
+        dual.must("delete", "service", "peers")
+
+
 def test_a_service_of_ipv6_alone_answers_by_its_node_port_too(dual: Lab) -> None:
     spec = dual.json("get", "services", "nginx")["spec"]
     assert ":" in spec["clusterIP"]

@@ -1,7 +1,8 @@
 """Names as values: the records of Services and pods, the zone files, the server's config, one question."""
 
 import struct
-from ipaddress import IPv4Address, IPv4Network
+from collections.abc import Mapping
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from pathlib import Path
 
 import pytest
@@ -33,10 +34,10 @@ def service(name: str = "web", **spec: object) -> Service:
     """Return a Service in front of the pods of `pod`, with its numbers."""
     whole = {"selector": {"app": "web"}, "clusterIP": "10.96.0.20", "ports": [{"name": "http", "port": 80}], **spec}
     read = Service.model_validate({"apiVersion": "v1", "kind": "Service", "metadata": {"name": name}, "spec": whole})
-    return allocate([read])[key_of(name)]
+    return allocate([read], dual_stack=True)[key_of(name)]
 
 
-def pod(name: str, address: str | None, *, ready: bool = True, **spec: object) -> PodFacts:
+def pod(name: str, address: str | None, *, ready: bool = True, ipv6: str | None = None, **spec: object) -> PodFacts:
     """Return a pod of label app=web."""
     containers = [{"name": "c", "image": "echo", "ports": [{"name": "http", "containerPort": 8080}]}]
     manifest = {
@@ -45,7 +46,12 @@ def pod(name: str, address: str | None, *, ready: bool = True, **spec: object) -
         "metadata": {"name": name, "labels": {"app": "web"}},
         "spec": {"nodeName": "node1", "containers": containers, **spec},
     }
-    return PodFacts(PodManifest.model_validate(manifest), IPv4Address(address) if address else None, ready)
+    return PodFacts(
+        PodManifest.model_validate(manifest),
+        IPv4Address(address) if address else None,
+        ready,
+        ipv6=IPv6Address(ipv6) if ipv6 else None,
+    )
 
 
 def answers(found: tuple[Record, ...], name: str, kind: str) -> list[str]:
@@ -139,6 +145,64 @@ def test_ports_of_both_protocols_have_records_of_their_own() -> None:
 )
 def test_addresses_of_pods_and_services_are_looked_up_backwards(network: str, zones: list[str]) -> None:
     assert list(zones_of(IPv4Network(network))) == ["cluster.local", *zones]
+
+
+@pytest.mark.parametrize(
+    ("network", "zones"),
+    [
+        ("fd00:a::/48", ["0.0.0.0.a.0.0.0.0.0.d.f.ip6.arpa"]),
+        ("fd00:a::/44", ["0.0.0.a.0.0.0.0.0.d.f.ip6.arpa"]),
+        ("fd00:a:0:8000::/50", [f"{nibble}.0.0.0.0.a.0.0.0.0.0.d.f.ip6.arpa" for nibble in "89ab"]),
+    ],
+)
+def test_ipv6_addresses_are_looked_up_backwards_too(network: str, zones: list[str]) -> None:
+    services = "0." * 16 + "6.9.0.0.0.1.0.0.0.0.d.f.ip6.arpa"
+    assert list(zones_of(NETWORK, IPv6Network(network))) == ["cluster.local", "10.in-addr.arpa", *zones, services]
+
+
+NETWORK_IPV6 = IPv6Network("fd00:a::/48")
+OF_BOTH = {"ipFamilyPolicy": "PreferDualStack"}
+
+
+def test_an_ipv6_cluster_ip_has_a_name_in_reverse() -> None:
+    found = records([service(clusterIP="fd00:10:96::80")], [])
+    reverse = IPv6Address("fd00:10:96::80").reverse_pointer
+    served = [one for held in by_zone(found, zones_of(NETWORK, NETWORK_IPV6)).values() for one in held]
+    assert answers(tuple(served), "web.default.svc.cluster.local", "AAAA") == ["fd00:10:96::80"]
+    assert answers(tuple(served), reverse, "PTR") == ["web.default.svc.cluster.local."]
+
+
+@pytest.mark.parametrize(
+    ("families", "ipv4", "ipv6"),
+    [
+        ({}, ["10.0.1.2"], []),
+        (OF_BOTH, ["10.0.1.2"], ["fd00:a:0:1::2"]),
+        ({"ipFamilies": ["IPv6"]}, [], ["fd00:a:0:1::2"]),
+    ],
+)
+def test_a_headless_service_has_the_addresses_of_its_families(
+    families: Mapping[str, object], ipv4: list[str], ipv6: list[str]
+) -> None:
+    pods = [pod("web1", "10.0.1.2", ipv6="fd00:a:0:1::2"), pod("web2", "10.0.2.2", ipv6="fd00:a:0:2::2", ready=False)]
+    found = records([service("peers", clusterIP="None", **families)], pods)
+    for name in ("peers.default.svc.cluster.local", "web1.peers.default.svc.cluster.local"):
+        assert (answers(found, name, "A"), answers(found, name, "AAAA")) == (ipv4, ipv6)
+    assert answers(found, "_http._tcp.peers.default.svc.cluster.local", "SRV") == [
+        "0 100 80 web1.peers.default.svc.cluster.local."
+    ]
+    named = [answers(found, IPv4Address("10.0.1.2").reverse_pointer, "PTR")] if ipv4 else []
+    named += [answers(found, IPv6Address("fd00:a:0:1::2").reverse_pointer, "PTR")] if ipv6 else []
+    assert named == [["web1.peers.default.svc.cluster.local."]] * len(named)
+
+
+def test_a_headless_service_of_both_families_has_no_ipv6_addresses_where_pods_have_none() -> None:
+    found = records([service("peers", clusterIP="None", **OF_BOTH)], [pod("web1", "10.0.1.2")])
+    assert [one for one in found if one.type == "AAAA"] == []
+
+
+def test_a_pod_has_a_name_by_its_ipv6_address() -> None:
+    found = records([], [pod("web1", "10.0.1.2", ipv6="fd00:a:0:1::2")])
+    assert answers(found, "fd00-a-0-1--2.default.pod.cluster.local", "AAAA") == ["fd00:a:0:1::2"]
 
 
 def test_server_serves_these_zones_and_the_root_s() -> None:
