@@ -4,6 +4,7 @@ import base64
 import json
 import os
 import threading
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
@@ -47,6 +48,8 @@ REMOVERS = 16
 """Objects removed at the same time."""
 LOOK_S = 0.02
 FORGET_LIMIT_S = 10.0
+LEAST_TO_ACT_S = 1.0
+"""Time for subscribers to act on pods that became ready at the very end of the limit."""
 
 
 class ChangeVerbs:
@@ -229,6 +232,9 @@ class ChangeVerbs:
         return True
 
     def _wait_for_all(self, request: Request, lines: Sequence[ChangedObject], limit_s: float) -> None:
+        """Wait until all objects are ready, and Services, names and policies follow the pods that became so."""
+        deadline = time.monotonic() + limit_s
+
         def missing() -> str:
             if request.client_left(LOOK_S):
                 return ""
@@ -242,6 +248,12 @@ class ChangeVerbs:
         left = wait_for(missing, limit_s)
         if left:
             raise TestbedError(f"not ready after {limit_s:g} s:\n{left}")
+        if request.client_left(0):
+            return
+        # The pod watch reports a pod that became ready only a moment later.
+        late = self._pods_changed.notify_and_wait(max(LEAST_TO_ACT_S, deadline - time.monotonic()))
+        if late:
+            raise TestbedError(f"ready, but after {limit_s:g} s not acted on by: {', '.join(late)}")
 
 
 def _by_kind(manifests: Sequence[Manifest]) -> dict[str, list[tuple[Source, object]]]:
