@@ -31,6 +31,11 @@ class Hooks:
         self._post_start_over = threading.Event()
         """Set once postStart of the current run has succeeded."""
         self._pre_stop_over = threading.Event()
+        """Set once preStop of the current run has ended, or need not be waited for."""
+        self._pre_stop_begun = False
+        self._is_cut = False
+        self._beginning = threading.Lock()
+        """A failed probe and a deletion may end the same run."""
 
     @property
     def in_post_start(self) -> bool:
@@ -38,8 +43,11 @@ class Hooks:
         return self._container.lifecycle.post_start is not None and not self._post_start_over.is_set()
 
     def end_run(self) -> None:
-        """Forget postStart of a run that has ended: its result does not concern the next run."""
+        """Forget the handlers of a run that has ended: they do not concern the next run."""
         self._post_start_over = threading.Event()
+        with self._beginning:
+            self._pre_stop_over.set()
+            self._pre_stop_over, self._pre_stop_begun = threading.Event(), False
 
     def start_post_start(
         self, place: ContainerPlace, on_success: Callable[[], None], on_failure: Callable[[Failure], None]
@@ -63,24 +71,32 @@ class Hooks:
         in_background(self._container.name, run)
 
     def run_pre_stop(self, place: ContainerPlace, grace_s: float) -> float:
-        """Run preStop, if there is one, until it ends or `cut_pre_stop`; return what is left of the grace period."""
+        """Run preStop, if there is one, until it ends, its run does, or `cut_pre_stop`; return what is left of the
+        grace period. It runs once in each run: a second call waits for it.
+        """
         handler = self._container.lifecycle.pre_stop
         if handler is None or grace_s <= 0:
             return grace_s
         began = time.monotonic()
+        with self._beginning:
+            over, is_begun = self._pre_stop_over, self._pre_stop_begun
+            self._pre_stop_begun = True
 
         def run() -> None:
             try:
                 self._run("preStop", handler, place, grace_s)
             finally:
-                self._pre_stop_over.set()
+                over.set()
 
-        in_background(self._container.name, run)
-        self._pre_stop_over.wait()
+        if not is_begun:
+            in_background(self._container.name, run)
+        if not self._is_cut:
+            over.wait(grace_s)
         return max(AFTER_PRE_STOP_S, grace_s - (time.monotonic() - began))
 
     def cut_pre_stop(self) -> None:
-        """Wait for preStop no longer."""
+        """Wait for preStop no longer, in this run and any later one."""
+        self._is_cut = True
         self._pre_stop_over.set()
 
     def _run(self, name: str, handler: LifecycleHandler, place: ContainerPlace, limit_s: float) -> Failure:

@@ -154,7 +154,7 @@ class PodContainer:
         self._listening: ListeningSockets | None = None
         self._asking = threading.Lock()
         self._last_resort: threading.Timer | None = None
-        """Kills a run that does not end after its liveness probe has failed."""
+        """Kills a run that does not end after a probe or its postStart has failed."""
         self._latest_end = math.inf
         """Monotonic time at which a stop kills what is left, whatever its own grace period."""
         self._got_term = False
@@ -451,16 +451,21 @@ class PodContainer:
             self._report("Warning", "OOMKilling", what)
 
     def _end_run(self) -> None:
-        """End this run as a stop would; the restart policy decides what follows."""
-        supervised, grace_s = self._supervised, float(self._pod.spec.termination_grace_period_seconds)
+        """End this run as a stop would, preStop first; the restart policy decides what follows."""
+        supervised, place, pid = self._supervised, self._place, self.pid
         self._probes.stop()
-        if supervised is not None:
-            if self._last_resort is not None:
-                self._last_resort.cancel()
-            self._last_resort = threading.Timer(grace_s, self._kill_processes)
-            self._last_resort.daemon = True
-            start_when_possible(self._last_resort)
-            supervised.kill(signal.SIGTERM)
+        if supervised is None or place is None or pid is None:
+            return
+        grace_s = self._hooks.run_pre_stop(place, float(self._pod.spec.termination_grace_period_seconds))
+        if self._place is not place or self.pid != pid:
+            # Meanwhile the run has ended, or a stop ends it.
+            return
+        if self._last_resort is not None:
+            self._last_resort.cancel()
+        self._last_resort = threading.Timer(grace_s, self._kill_processes)
+        self._last_resort.daemon = True
+        start_when_possible(self._last_resort)
+        supervised.kill(signal.SIGTERM)
 
     def _end_leftovers(self) -> None:
         """End what the first process left: orphans in a shared PID namespace, and everything if our shim was killed."""

@@ -190,6 +190,23 @@ def test_pre_stop_runs_before_term_and_within_the_grace_period(node: PodNode) ->
     assert output(reader, "c", "cat /v/log") == "stop\nterm\n"
 
 
+def test_pre_stop_runs_before_the_term_of_each_run_whose_liveness_probe_failed(node: PodNode) -> None:
+    mount = [{"name": "v", "mountPath": "/v"}]
+    hook = {"preStop": {"exec": {"command": ["sh", "-c", "echo stop >> /v/log"]}}}
+    # It fails from the moment in which TERM is handled.
+    probe = {"exec": {"command": ["sh", "-c", "! test -e /v/begun"]}, "periodSeconds": 1, "failureThreshold": 1}
+    trap = "trap 'rm /v/begun; echo term >> /v/log; exit 0' TERM; touch /v/begun"
+    script = f"{trap}; while :; do sleep 1000 & wait $!; done"
+    failing = shell("c", script, volumeMounts=mount, lifecycle=hook, livenessProbe=probe)
+    volumes = [{"name": "v", "hostPath": {"path": "/run/probed", "type": "DirectoryOrCreate"}}]
+    reader = started(node.pod("probed-reader", shell("c", SLEEP, volumeMounts=mount), volumes=volumes))
+    pod = node.pod("probed", failing, volumes=volumes, terminationGracePeriodSeconds=30)
+    pod.start()
+    twice = "stop\nterm\nstop\nterm\n"
+    wait_until(lambda: output(reader, "c", "touch /v/log; cat /v/log").startswith(twice), "two runs have ended", 60)
+    pod.delete(0.0)
+
+
 def test_a_container_whose_post_start_fails_is_restarted(node: PodNode) -> None:
     hook = {"postStart": {"exec": {"command": ["sh", "-c", "echo no; exit 3"]}}}
     pod = node.pod("unlucky", shell("c", SLEEP, lifecycle=hook), terminationGracePeriodSeconds=1)
