@@ -24,32 +24,36 @@ DIRECTORY_MODE = 0o755
 def write_files(volume: Path, files: Mapping[str, VolumeFile], group: int | None) -> bool:
     """Write exactly these files to the volume; return False if they are there already. Raises OSError.
 
-    `group` may read all of them.
+    `group` may read all of them. A call that failed half way is completed by the next.
     """
     wanted = {
         path: VolumeFile(file.data, file.mode if group is None else file.mode | READABLE)
         for path, file in files.items()
     }
     current = _current(volume)
-    if current is not None and _read(current) == wanted:
-        return False
+    is_new = current is None or _read(current) != wanted
+    if current is None or is_new:
+        current = _replace_data(volume, wanted, group)
+    tops = {path.split("/")[0] for path in wanted}
+    missing = [top for top in tops if not (volume / top).is_symlink()]
+    for top in missing:
+        _link(volume / top, f"{DATA}/{top}")
+    stale = [entry for entry in os.listdir(volume) if entry not in {DATA, current.name, *tops}]
+    for entry in stale:
+        _remove(volume / entry)
+    return bool(is_new or missing or stale)
+
+
+def _replace_data(volume: Path, files: Mapping[str, VolumeFile], group: int | None) -> Path:
+    """Let ..data lead to a new directory with these files; return it."""
     new = Path(tempfile.mkdtemp(dir=volume, prefix=strftime("..%Y_%m_%d_%H_%M_%S.")))
     try:
-        _fill(new, wanted, group)
+        _fill(new, files, group)
         _link(volume / DATA, new.name)
     except OSError:
         shutil.rmtree(new)
         raise
-    tops = {path.split("/")[0] for path in wanted}
-    for top in tops:
-        if not (volume / top).is_symlink():
-            _link(volume / top, f"{DATA}/{top}")
-    for entry in os.listdir(volume):
-        if not entry.startswith("..") and entry not in tops:
-            (volume / entry).unlink()
-    if current is not None:
-        shutil.rmtree(current)
-    return True
+    return new
 
 
 def _fill(directory: Path, files: Mapping[str, VolumeFile], group: int | None) -> None:
@@ -78,6 +82,13 @@ def _read(directory: Path) -> dict[str, VolumeFile]:
         for file in directory.rglob("*")
         if file.is_file()
     }
+
+
+def _remove(place: Path) -> None:
+    if place.is_dir() and not place.is_symlink():
+        shutil.rmtree(place)
+    else:
+        place.unlink()
 
 
 def _link(place: Path, target: str) -> None:

@@ -14,6 +14,7 @@ from testbed.cluster.manifest import PodManifest
 from testbed.cluster.object_key import ObjectKey
 from testbed.cluster.problems import SpecError
 from testbed.cluster.spec import Cluster, read_cluster
+from testbed.pods import config_volume
 from testbed.pods.config_volume import write_files
 from testbed.pods.pod_config import MissingConfig, VolumeFile, files_of, values_of
 
@@ -214,3 +215,25 @@ def test_files_of_a_volume_change_all_at_once(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir() if not path.name.startswith("..2")) == ["..data", "d", "e"]
     assert [(tmp_path / name).read_bytes() for name in ("d/b", "e")] == [b"4", b"5"]
     assert len([path for path in tmp_path.iterdir() if path.name.startswith("..2")]) == 1
+
+
+def test_files_of_a_volume_whose_change_failed_half_way_are_completed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(place: Path, target: str) -> None:
+        if place.name == "b":
+            raise OSError("no space")
+        link(place, target)
+
+    link = config_volume._link
+    write_files(tmp_path, {"a": VolumeFile(b"1", 0o644)}, None)
+    wanted = {"b": VolumeFile(b"2", 0o644)}
+    with monkeypatch.context() as patched:
+        patched.setattr(config_volume, "_link", fail)
+        with pytest.raises(OSError, match="no space"):
+            write_files(tmp_path, wanted, None)
+    assert write_files(tmp_path, wanted, None)
+    assert (tmp_path / "b").read_bytes() == b"2"
+    data = (tmp_path / "..data").readlink().name
+    assert {path.name for path in tmp_path.iterdir()} == {"..data", data, "b"}
+    assert not write_files(tmp_path, wanted, None)
