@@ -30,6 +30,8 @@ __all__ = ["OnEvent", "Pod", "PodHost", "PodStatus"]
 NETNS_DIRECTORY = Path("/run/netns")  # Of the lab, whose /run is its own.
 FIRST_RETRY_S, LONGEST_RETRY_S = 1.0, 10.0
 """Between attempts to start a container for the first time."""
+REFILL_EVERY_S = 2.0
+"""Between attempts to write files of volumes."""
 OnEvent = Callable[[Literal["Normal", "Warning"], str, str, str], None]
 """Called with a Kubernetes event's type, object (`pod/nginx`), reason and message, from any thread."""
 
@@ -86,6 +88,10 @@ class Pod:
         self._volumes = PodVolumes(self._directory, spec, lookup, self.uid)
         self._unmounted = ""
         """Why volumes of ConfigMaps and Secrets have no files yet; containers wait for them."""
+        self._mount_trouble = ""
+        """The same, and why files could not be changed, as it was reported last."""
+        self._refill: threading.Timer | None = None
+        """Writes files again that could not be written."""
         self._logs = host.logs / LIVING / self.key.file_name
         self.containers = self._make_containers()
         self.init_containers = self._make_containers(initial=True)
@@ -164,7 +170,7 @@ class Pod:
                 self.containers = self._make_containers()
                 self.init_containers = self._make_containers(initial=True)
             self._terminating = False
-            self._unmounted = ""
+            self._unmounted = self._mount_trouble = ""
             self.deleted_at = None
             self._started_at = time.time()
             self._logs.mkdir(parents=True, exist_ok=True)
@@ -272,13 +278,24 @@ class Pod:
 
     def _fill_volumes(self) -> bool:
         """Write files of ConfigMaps, Secrets and its fields; return False, with an event, if a volume has none yet."""
-        why = "; ".join(self._volumes.fill(self.manifest))
-        if why and why != self._unmounted:
-            self._report("Warning", "FailedMount", why)
+        filled = self._volumes.fill(self.manifest)
+        why, trouble = "; ".join(filled.missing), "; ".join(dict.fromkeys([*filled.missing, *filled.failed]))
+        if trouble and trouble != self._mount_trouble:
+            self._report("Warning", "FailedMount", trouble)
+        self._mount_trouble = trouble
         if why != self._unmounted:
             self._unmounted = why
             self._on_change()
+        if filled.failed:
+            self._refill_later()
         return not why
+
+    def _refill_later(self) -> None:
+        if self._refill is not None:
+            self._refill.cancel()
+        self._refill = threading.Timer(REFILL_EVERY_S, self.follow_configs)
+        self._refill.daemon = True
+        start_when_possible(self._refill)
 
     def status(self) -> PodStatus:
         """Return the current status."""

@@ -6,13 +6,13 @@ Each is in memory, with its own size.
 import os
 import shutil
 import threading
-from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 from testbed.cluster.config_objects import MOST_BYTES
 from testbed.cluster.manifest import PodManifest
 from testbed.pods.config_volume import write_files
-from testbed.pods.pod_config import Lookup, files_of
+from testbed.pods.pod_config import Lookup, MissingConfig, files_of
 from testbed.pods.tmpfs import MIB, mount_tmpfs, umount_tmpfs
 
 EMPTY_DIRECTORY_MODE = 0o777
@@ -20,6 +20,15 @@ EMPTY_DIRECTORY_MODE = 0o777
 CONFIG_DIRECTORY_MODE = 0o755
 SHARED_MEMORY = 64 * MIB
 """The size in container engines and Kubernetes."""
+
+
+class Filled(NamedTuple):
+    """What became of the files of a pod's volumes."""
+
+    missing: list[str]
+    """Why volumes have no files yet."""
+    failed: list[str]
+    """Why files could not be written, which may succeed later though no object changes."""
 
 
 class PodVolumes:
@@ -64,15 +73,16 @@ class PodVolumes:
                         raise
                     self._mounted.append(place)
 
-    def fill(self, pod: PodManifest) -> list[str]:
-        """Write the current files of ConfigMaps, Secrets and the pod's fields; return why volumes have none yet.
+    def fill(self, pod: PodManifest) -> Filled:
+        """Write the current files of ConfigMaps, Secrets and the pod's fields.
 
         If the object is gone, its files stay, as in Kubernetes.
         """
         with self._changing:
-            return list(self._fill(pod)) if self._mounted else []
+            return self._fill(pod) if self._mounted else Filled([], [])
 
-    def _fill(self, pod: PodManifest) -> Iterator[str]:
+    def _fill(self, pod: PodManifest) -> Filled:
+        filled = Filled([], [])
         for volume in pod.spec.volumes:
             if not volume.files:
                 continue
@@ -81,8 +91,13 @@ class PodVolumes:
                 write_files(self._directory / "volumes" / volume.name, files, self._group)
                 self._filled.add(volume.name)
             except OSError as failure:
+                # Without the file, whose name is another at each try.
+                why = f'MountVolume.SetUp failed for volume "{volume.name}": {failure.strerror or failure}'
                 if volume.name not in self._filled:
-                    yield f'MountVolume.SetUp failed for volume "{volume.name}": {failure}'
+                    filled.missing.append(why)
+                if not isinstance(failure, MissingConfig):
+                    filled.failed.append(why)
+        return filled
 
     def remove(self) -> None:
         """Unmount everything, and remove the pod's directory."""

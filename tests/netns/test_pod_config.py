@@ -1,6 +1,7 @@
 """ConfigMaps and Secrets as a pod's containers have them: variables, files, and what is waited for."""
 
 import base64
+import errno
 import os
 import signal
 from collections.abc import Iterator, Mapping
@@ -120,6 +121,30 @@ def test_a_changed_config_map_changes_files_and_no_variable(node: PodNode, confi
     configs.remove("ConfigMap", pod.key._replace(name="web"))
     pod.follow_configs()
     assert output(pod, "c", "cat /web/page") == "new"
+
+
+@pytest.mark.parametrize("first", [True, False], ids=["at its start", "at a change"])
+def test_files_that_could_not_be_written_are_written_later(
+    node: PodNode, configs: Configs, monkeypatch: pytest.MonkeyPatch, *, first: bool
+) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "..2026_01_01/page")
+
+    monkeypatch.setattr("testbed.pods.pod.REFILL_EVERY_S", 0.1)
+    configs.put([config_map("web", {"page": "old"})])
+    pod = node.pod("full", mounted("web"), volumes=[{"name": "web", "configMap": {"name": "web"}}])
+    why = 'MountVolume.SetUp failed for volume "web": No space left on device'
+    if not first:
+        started(pod)
+    with monkeypatch.context() as patched:
+        patched.setattr("testbed.pods.volumes.write_files", fail)
+        if first:
+            pod.start()
+        change(configs, pod, config_map("web", {"page": "new"}))
+        wait_until(lambda: ("pod/full", "FailedMount", why) in node.messages, "it says so")
+        assert first or output(pod, "c", "cat /web/page") == "old"
+    wait_until(lambda: pod.status().ready and output(pod, "c", "cat /web/page") == "new", "the file has changed")
+    assert node.messages.count(("pod/full", "FailedMount", why)) == 1
 
 
 def test_after_its_sandbox_died_a_pod_has_the_files_and_the_new_values(node: PodNode, configs: Configs) -> None:
