@@ -11,6 +11,7 @@ import signal
 import socket
 import subprocess
 import threading
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -19,6 +20,11 @@ from testbed.plain_files import plain
 ANSWER_LIMIT_S = 20.0
 """Its imports at the start take half a second on a quiet machine."""
 ANSWER_BYTES = 4096
+END_LIMIT_S = 5.0
+"""For the end of a fork that may not begin, which has nothing else to do."""
+REAP_EVERY_S = 0.01
+BEGIN = b"\0"
+"""Lets a fork begin."""
 ROOM = " " * 2000
 """Room for the command lines of its forks, which are written over its own."""
 NEVER = frozenset({errno.ENOSYS, errno.EINVAL, errno.EPERM})
@@ -92,25 +98,40 @@ class WarmParent:
         request = json.dumps({"words": list(words), "environment": dict(environment)}).encode()
         with open(log, "ab", opener=plain) as file, self._turn:
             answer = self._ask(request, [file.fileno(), *descriptors])
-        pid, number = answer.get("pid"), answer.get("errno")
-        if isinstance(pid, int):
-            return ForkedProcess(pid)
+        if isinstance(answer, ForkedProcess):
+            return answer
+        number = answer.get("errno")
         if isinstance(number, int) and number not in NEVER:
             raise OSError(number, f"fork: {answer['error']}")
         self._impossible |= bool(answer)
         return None
 
-    def _ask(self, request: bytes, descriptors: Sequence[int]) -> Mapping[str, object]:
-        """Return the warm parent's answer, restarting it if it is gone. Empty if there is none."""
+    def _ask(self, request: bytes, descriptors: Sequence[int]) -> ForkedProcess | Mapping[str, object]:
+        """Return the new process, or the warm parent's answer without one, restarting it if it is gone.
+
+        Empty if there is no answer. A fork that we do not know, since its answer is late or lost, ends.
+        """
         for _ in range(2):
             if self._impossible:
                 break
-            with contextlib.suppress(OSError, ValueError):
-                channel = self._open()
-                socket.send_fds(channel, [request], list(descriptors))
-                answer: dict[str, object] = json.loads(channel.recv(ANSWER_BYTES))
-                return answer
+            ours, theirs = socket.socketpair()
+            with ours, theirs:
+                with contextlib.suppress(OSError, ValueError):
+                    channel = self._open()
+                    socket.send_fds(channel, [request], [theirs.fileno(), *descriptors])
+                    answer: dict[str, object] = json.loads(channel.recv(ANSWER_BYTES))
+                    pid = answer.get("pid")
+                    if not isinstance(pid, int):
+                        return answer
+                    process = ForkedProcess(pid)
+                    ours.sendall(BEGIN)
+                    return process
+                # Not only closed: other forks of ours may hold it for a moment.
+                ours.shutdown(socket.SHUT_RDWR)
+            group = self.pid
             self._close()
+            if group is not None:
+                _reap_unknown(group)
         return {}
 
     def _open(self) -> socket.socket:
@@ -136,3 +157,11 @@ class WarmParent:
             self._process.kill()
             self._process.wait()
             self._process = None
+
+
+def _reap_unknown(group: int) -> None:
+    """Wait for the end of a fork that was not reported, if there is one: it has not left its creator's group."""
+    deadline = time.monotonic() + END_LIMIT_S
+    with contextlib.suppress(ChildProcessError):
+        while os.waitid(os.P_PGID, group, os.WEXITED | os.WNOHANG) is None and time.monotonic() < deadline:
+            time.sleep(REAP_EVERY_S)

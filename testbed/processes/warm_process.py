@@ -3,8 +3,10 @@
 A new interpreter that imports an agent costs half a second of processor time and 30 MB; a fork of a warm one costs some
 milliseconds, and shares all unchanged pages with the others. A message on the socket is
 
-    → {"words": [command line], "environment": {…}}   beside it descriptors: the log first, then others
+    → {"words": [command line], "environment": {…}}   beside it descriptors: a socket, the log, then others
     ← {"pid": number}   or   {"errno": number, "error": text}
+
+The fork begins when it reads a byte from its socket, and ends if that closes: our parent did not learn of it.
 
 The new process is not our child but our parent's (CLONE_PARENT): our parent waits for it and gets its exit code, and
 may lose us at any time without losing one of them. Its command line is written over our own, so that ps shows it;
@@ -31,7 +33,7 @@ SYS_CLONE3 = 435  # the same on every architecture
 ARGUMENTS_START, ARGUMENTS_END = 48, 49
 """Fields of /proc/PID/stat (man 5 proc)."""
 MESSAGE_BYTES = 1 << 20
-DESCRIPTORS = 4
+DESCRIPTORS = 5
 
 Fingerprints = Mapping[str, tuple[int, int, int] | None]
 
@@ -138,9 +140,13 @@ def fork_for_parent() -> int:
 
 def _become(channel: socket.socket, wanted: Mapping[str, object], descriptors: Sequence[int]) -> ForkRequest:
     channel.close()
+    begin, log, *others = descriptors
+    if not os.read(begin, 1):
+        os._exit(0)
+    os.close(begin)
+    # Only now: by our process group, our parent finds those of us that it does not know.
     os.setsid()
     nothing = os.open(os.devnull, os.O_RDONLY)
-    log, *others = descriptors
     for source, target in ((nothing, 0), (log, 1), (log, 2)):
         os.dup2(source, target)
     os.close(nothing)

@@ -1,5 +1,6 @@
 """Processes that a warm parent forks: ours in everything, and not the worse for its end."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -112,6 +113,50 @@ def test_forks_outlive_a_warm_parent_that_is_killed_and_another_takes_its_place(
         process.send_signal(signal.SIGTERM)
         assert process.wait() == -signal.SIGTERM
         process.send_signal(signal.SIGTERM)
+
+
+ANSWERS_LATE = """
+import os, sys, time
+sys.path.insert(0, {root!r})
+from testbed.processes import warm_process
+
+fork = warm_process.fork_for_parent
+
+def fork_and_answer_late():
+    pid = fork()
+    if pid and os.path.exists({sign!r}):
+        os.unlink({sign!r})
+        time.sleep(60)
+    return pid
+
+warm_process.fork_for_parent = fork_and_answer_late
+"""
+
+
+def zombies() -> set[int]:
+    """Return our children that have ended and are not reaped."""
+    found = set()
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it has ended since it was listed
+            state, parent = stat.read_text(errors="replace").rpartition(")")[2].split()[:2]
+            if (state, int(parent)) == ("Z", os.getpid()):
+                found.add(int(stat.parent.name))
+    return found
+
+
+def test_a_fork_that_is_reported_too_late_does_nothing_and_is_reaped(place: Place) -> None:
+    sign = place.directory / "late"
+    place.script.write_text(ANSWERS_LATE.format(root=str(ROOT), sign=str(sign)) + place.script.read_text())
+    place.child("print(*words)")
+    assert place.start("first").wait() == 0
+    before = zombies()
+    sign.touch()
+    assert place.warm._channel is not None
+    place.warm._channel.settimeout(0.5)
+    assert place.start("second").wait() == 0
+    assert not sign.exists(), "the first fork was not reported in time"
+    assert place.log.read_text() == "first\nsecond\n"
+    assert zombies() <= before
 
 
 def test_without_a_warm_parent_nobody_is_started(place: Place) -> None:
