@@ -116,8 +116,6 @@ def _there(lab: LabRecord, names: Sequence[str]) -> list[str]:
 
 
 def _apply(lab: LabRecord, wanted: Cluster, source: str, images: Sequence[str]) -> None:
-    if wanted.written:
-        contents = {source: wanted.text.encode()}
-        ask_with_contents(
-            lab, APPLY, contents, cluster_files=True, wait_s=READY_LIMIT_S, images=images, keep_images=True
-        )
+    contents = {source: wanted.text.encode()}
+    # Without objects too: later manifests follow these rules of images.
+    ask_with_contents(lab, APPLY, contents, cluster_files=True, wait_s=READY_LIMIT_S, images=images, keep_images=True)

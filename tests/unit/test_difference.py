@@ -1,9 +1,12 @@
 """From a running cluster file to a changed one: what comes, changes, goes, and what a running lab cannot change."""
 
+from typing import Any, cast
+
 import pytest
 
 from testbed.cluster.difference import NewNode, difference
 from testbed.cluster.spec import Cluster, read_cluster
+from testbed.host import converge
 
 BASE = """
 apiVersion: testbed/v1
@@ -89,3 +92,10 @@ def test_an_unchangeable_setting_of_a_running_lab_is_refused_by_name(before: str
     assert before in BASE
     refused = difference(cluster(BASE), cluster(BASE.replace(before, after))).refused
     assert any(line.startswith(named) for line in refused), refused
+
+
+def test_a_lab_whose_file_has_no_objects_gets_its_rules_of_images(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[dict[str, Any]] = []
+    monkeypatch.setattr(converge, "ask_with_contents", lambda lab, question, contents, **more: asked.append(more))
+    converge._apply(cast("Any", None), cluster("nodes: [node1]"), "growing.yaml", ["registry/*=echo"])
+    assert [(one["images"], one["keep_images"]) for one in asked] == [(["registry/*=echo"], True)]
