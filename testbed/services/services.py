@@ -161,4 +161,8 @@ class Services:
         waiting = [
             f"{name}: services are not programmed yet" for name in self._nodes if (name, 4) not in self._programmers
         ]
-        return waiting or list(self._rules.failures.values())
+        return waiting or self.why_not_written()
+
+    def why_not_written(self) -> list[str]:
+        """Return why nodes' tables could not be written, one line each."""
+        return list(self._rules.failures.values())

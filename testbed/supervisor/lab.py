@@ -37,9 +37,9 @@ class Lab:
         self.groups = groups
         self.state = state = LabState(cluster, directory, options, groups, outside)
         nodes, pods, events = state.nodes, state.pods, state.events
-        self.workloads = Workloads(nodes, pods, events)
         segment = next(iter(cluster.addresses.subnets), cluster.underlay.cidr)
         self.services = Services(nodes, pods, state.network, events, ExternalAddresses(state.underlay, segment))
+        self.workloads = Workloads(nodes, pods, events, self.services.why_not_written)
         self.policies = Policies(nodes, pods, state.namespaces, events, has_dns=cluster.dns)
         self.names = Names(
             self.services,

@@ -11,7 +11,7 @@ import random
 import threading
 import time
 import weakref
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
@@ -78,10 +78,14 @@ class Seen(NamedTuple):
 class Workloads:
     """Desired pods and their owners, and the actions for them."""
 
-    def __init__(self, nodes: Nodes, pods: Pods, events: Events) -> None:
+    def __init__(
+        self, nodes: Nodes, pods: Pods, events: Events, why_not_written: Callable[[], Sequence[str]] = lambda: ()
+    ) -> None:
+        """`why_not_written` returns which nodes could not forget pods that are ending, and why, one line each."""
         self._nodes = nodes
         self._pods = pods
         self._events = events
+        self._why_not_written = why_not_written
         self.deployments: dict[ObjectKey, Deployment] = {}
         """The desired ones. Changed only under `deciding`, like the two below."""
         self.sets: Mapping[ObjectKey, KeptSet] = {}
@@ -349,9 +353,11 @@ class Workloads:
     def _end(self, pod: Pod, grace_s: float | None) -> None:
         """End it in the order that loses no request: no node sends to it any more, then TERM, then the grace."""
         # Notify in any case: the pod's own report reaches the pod watch first, and we must not wait for that.
-        for name in self._pods.changed.notify_and_wait(ROUTES_LIMIT_S):
-            why = f"{name} may still send to the pod after {ROUTES_LIMIT_S:g} s; it is terminated anyway"
-            self._events.note("Warning", f"pod/{pod.name}", "StillUsed", why)
+        late = self._pods.changed.notify_and_wait(ROUTES_LIMIT_S)
+        users = [f"{name} may still send to the pod after {ROUTES_LIMIT_S:g} s" for name in late]
+        users += [f"a node may still send to the pod ({why})" for why in self._why_not_written()]
+        for user in users:
+            self._events.note("Warning", f"pod/{pod.name}", "StillUsed", f"{user}; it is terminated anyway")
         if grace_s is None or grace_s > 0:
             time.sleep(UNDER_WAY_S)
         pod.delete(grace_s)

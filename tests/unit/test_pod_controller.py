@@ -66,6 +66,9 @@ class _Pods(dict[Any, Any]):
     def add(self, pod: Any) -> None:  # noqa: ANN401 - the same
         self[pod.key] = pod
 
+    def forget(self, pod: Any) -> None:  # noqa: ANN401 - the same
+        del self[pod.key]
+
 
 def test_a_pod_is_made_on_the_node_that_it_names() -> None:
     lab = Lab()
@@ -156,3 +159,28 @@ def test_cni_plugins_keep_the_host_ports_of_a_completed_pod() -> None:
     lab.pods[job.key] = SimpleNamespace(key=job.key, manifest=job, status=lambda: status)
     (seen,) = lab.workloads.seen_pods()
     assert seen.host_ports
+
+
+class _Leaving:
+    """A pod that ends at once."""
+
+    key, name, leaves = SHELL.key, "shell", False
+
+    def mark_terminating(self) -> None:
+        pass
+
+    def delete(self, grace_s: float | None) -> None:
+        pass
+
+
+def test_a_pod_that_ends_while_a_node_cannot_forget_it_names_that_node() -> None:
+    lab, pod = Lab(), _Leaving()
+    told: list[tuple[str, str, str]] = []
+    events: Any = SimpleNamespace(note=lambda kind, subject, reason, message: told.append((subject, reason, message)))
+    workloads = Workloads(lab.nodes, lab.pods, events, lambda: ["node1: nft: Too many open files"])
+    ending: Any = pod
+    lab.pods[pod.key] = pod
+    workloads.end(ending, 0.0)
+    why = "a node may still send to the pod (node1: nft: Too many open files); it is terminated anyway"
+    assert told == [("pod/shell", "StillUsed", why)]
+    assert not lab.pods
