@@ -145,7 +145,7 @@ class NodeTables:
     @property
     def may_be_there(self) -> bool:
         """Return whether a policy was ever enforced here, or may have been."""
-        return self._inet.may_be_there
+        return self._bridge.may_be_there or self._inet.may_be_there
 
     def put(self, world: World) -> None:
         """Write both tables for this world. Raises OSError."""
