@@ -194,7 +194,8 @@ def test_pre_stop_runs_before_the_term_of_each_run_whose_liveness_probe_failed(n
     mount = [{"name": "v", "mountPath": "/v"}]
     hook = {"preStop": {"exec": {"command": ["sh", "-c", "echo stop >> /v/log"]}}}
     # It fails from the moment in which TERM is handled.
-    probe = {"exec": {"command": ["sh", "-c", "! test -e /v/begun"]}, "periodSeconds": 1, "failureThreshold": 1}
+    command = {"exec": {"command": ["sh", "-c", "! test -e /v/begun"]}}
+    probe = {**command, "periodSeconds": 1, "timeoutSeconds": 20, "failureThreshold": 1}
     trap = "trap 'rm /v/begun; echo term >> /v/log; exit 0' TERM; touch /v/begun"
     script = f"{trap}; while :; do sleep 1000 & wait $!; done"
     failing = shell("c", script, volumeMounts=mount, lifecycle=hook, livenessProbe=probe)
