@@ -402,12 +402,12 @@ def test_a_websocket_that_does_not_open_leaves_no_program_running(
 def test_a_program_without_a_thread_for_it_leaves_nothing_open(
     terminal: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(**_: object) -> None:
+    def refuse() -> None:
         raise RuntimeError("can't start new thread")
 
     ControlServer(tmp_path / CONTROL_SOCKET, [], os.getuid()).start()
     record = LabRecord("one", os.getpid(), start_ticks(os.getpid()) or 0, tmp_path, os.getuid())
-    monkeypatch.setattr(streams, "threading", SimpleNamespace(Thread=refuse))
+    monkeypatch.setattr(streams, "threading", SimpleNamespace(Thread=lambda **_: SimpleNamespace(start=refuse)))
     descriptors = len(os.listdir("/proc/self/fd"))
 
     async def scenario() -> None:
