@@ -25,11 +25,12 @@ CHANGE_S = 5.0
 ASK_UDP = """
 import socket, sys
 host, port, text, tries, source = sys.argv[1], int(sys.argv[2]), sys.argv[3], int(sys.argv[4]), int(sys.argv[5])
+limit_s = float(sys.argv[6])
 for _ in range(tries):
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asker:
         asker.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         asker.bind(("", source))
-        asker.settimeout(3)
+        asker.settimeout(limit_s)
         try:
             asker.connect((host, port))
             asker.send(text.encode())
@@ -58,9 +59,18 @@ def http(lab: Lab, source: str, url: str, tries: int = 1) -> list[str]:
     return answer.out.split("\n")[:-1]
 
 
-def udp(lab: Lab, source: str, host: str, port: int, text: str = "hostname", tries: int = 1, own: int = 0) -> list[str]:
-    """Return the same by UDP; `own` is the port to send from."""
-    words = ("python3", "-c", ASK_UDP, host, str(port), text, str(tries), str(own))
+def udp(
+    lab: Lab,
+    source: str,
+    host: str,
+    port: int,
+    text: str = "hostname",
+    tries: int = 1,
+    own: int = 0,
+    limit_s: float = 3.0,
+) -> list[str]:
+    """Return the same by UDP; `own` is the port to send from, `limit_s` how long to wait for each answer."""
+    words = ("python3", "-c", ASK_UDP, host, str(port), text, str(tries), str(own), str(limit_s))
     return lab.run(source, *words).splitlines()
 
 
@@ -413,7 +423,8 @@ def test_udp_survives_its_server_pod_being_replaced(where: str, lab: Lab, apply:
     host, port = (cluster_ip(lab, "cycled"), 53) if where == "cluster ip" else ("192.168.8.1", 30096)
 
     def answers(name: str) -> bool:
-        return udp(lab, "client1", host, port, own=12345) == [name]
+        # A lost datagram must not wait for longer than the limit below.
+        return udp(lab, "client1", host, port, own=12345, limit_s=1.0) == [name]
 
     wait_until(lambda: answers("cycled1"), timeout_s=CHANGE_S, what="the first pod answers")
     apply(echo_pod("cycled2", "node3", "cycled"))
