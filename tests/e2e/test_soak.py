@@ -58,6 +58,7 @@ def leak_while(lab: LabHandle, history: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(400)  # a lab's start, a control trial, and the end of both
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_a_soak_that_is_ended_heals_its_faults(number: int, new_lab: NewLab, tmp_path: Path) -> None:
     history = tmp_path / "history.jsonl"
