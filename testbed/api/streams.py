@@ -61,9 +61,10 @@ class StreamProgram:
             self._stdin_closed = False
             self._loop = asyncio.get_running_loop()
             self.ended: asyncio.Future[Ended] = self._loop.create_future()
-            thread = threading.Thread(target=self._run, args=(question, given, arguments), name="program", daemon=True)
             try:
-                thread.start()
+                threading.Thread(
+                    target=self._run, args=(question, given, arguments), name="program", daemon=True
+                ).start()
             except RuntimeError as failure:
                 # A pod may use every process that the machine allows, for a while.
                 raise TestbedError(NO_THREAD) from failure
