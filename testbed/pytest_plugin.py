@@ -306,9 +306,9 @@ class LabsOfTheRun:
     def _bundle(self, item: pytest.Item, lab: LabHandle, reason: str) -> Bundle:
         try:
             directory = self._bundles.place_for(item.nodeid, lab.name)
-            captures = self._captured.pop(lab, None)
-            if captures is not None:
+            if (captures := self._captured.get(lab)) is not None:
                 shutil.move(captures, directory / "captures")
+                del self._captured[lab]
             bundle = write_bundle(lab, directory, title=item.nodeid, reason=reason)
             hand_over(directory)
         except OSError as failure:

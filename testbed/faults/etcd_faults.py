@@ -238,7 +238,8 @@ def _data_put_aside(member: EtcdMember) -> Iterator[None]:
     member.process.hold(grace_s=0)
     try:
         shutil.rmtree(aside, ignore_errors=True)
-        member.data.rename(aside)
+        with contextlib.suppress(FileNotFoundError):
+            member.data.rename(aside)
         yield
     except (OSError, TestbedError):
         # As far as possible: no fault is active that could be healed later.

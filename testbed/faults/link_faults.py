@@ -131,7 +131,6 @@ class LinkFaults:
             raise FaultImpossible(f"{request.text}: not on Open vSwitch switches (want {want})")
         wire = self._wire(request)
         cable = self._known(wire) or _Cable(self._underlay, wire, self._has_netem())
-        self._cables[wire.name] = cable
         before = cable.impairment
         if wire.name in self._slow and self._has_netem():
             raise FaultImpossible(f"{request.text}: {wire.name} is already slowed (heal it first)")
@@ -144,6 +143,7 @@ class LinkFaults:
             with contextlib.suppress(OSError, AgentError):
                 cable.apply(before)
             raise
+        self._cables[wire.name] = cable
 
         def remove() -> str:
             gone = replace(cable.impairment, **{what: 0.0}, **({"jitter": 0.0} if what == "delay" else {}))
