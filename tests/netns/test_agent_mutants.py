@@ -9,7 +9,7 @@ import pytest
 
 pytestmark = [pytest.mark.root, pytest.mark.slow]
 ROOT = Path(__file__).parents[2]
-LIMIT_S = 100.0
+LIMIT_S = 200.0
 
 CASES = (
     (

@@ -152,7 +152,7 @@ def test_a_fork_that_is_reported_too_late_does_nothing_and_is_reaped(place: Plac
     before = zombies()
     sign.touch()
     assert place.warm._channel is not None
-    place.warm._channel.settimeout(0.5)
+    place.warm._channel.settimeout(3.0)
     assert place.start("second").wait() == 0
     assert not sign.exists(), "the first fork was not reported in time"
     assert place.log.read_text() == "first\nsecond\n"
