@@ -2,7 +2,7 @@
 
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -23,7 +23,7 @@ class Lab:
         self.refused: set[str] = set()
         self.well = self.shows = True
         pods = {"node1": [SimpleNamespace(name="client")], "node2": [SimpleNamespace(name="tomcat")]}
-        self.state: Any = SimpleNamespace(
+        state = SimpleNamespace(
             directory=directory, nodes=dict.fromkeys(pods), pods=SimpleNamespace(on=lambda node: pods[node])
         )
         nothing: Any = None
@@ -31,7 +31,7 @@ class Lab:
         monkeypatch.setattr(verbs, "look", lambda *_: None)
         monkeypatch.setattr(verbs, "judge", lambda _: [SimpleNamespace(line=lambda: {"holds": self.well})])
         monkeypatch.setattr(verbs, "SYMPTOM_LIMIT_S", 0.0)
-        _, _, self._exercise = verbs.exercise_verbs(self.state, nothing, nothing, nothing, nothing)
+        _, _, self._exercise = verbs.exercise_verbs(cast("Any", state), nothing, nothing, nothing, nothing)
 
     def inject(self, _state: object, _services: object, _policies: object, fault: str, _variant: object) -> None:
         if fault in self.refused:
