@@ -65,7 +65,7 @@ def test_a_member_that_does_not_start_with_other_data_gets_its_own_back(
     (data / "member").mkdir(parents=True)
     (tmp_path / "etcd-snapshot.db").touch()
     etcd.member.data, etcd.member.healthy = data, lambda: False
-    etcd.member.why_not_healthy = lambda: "etcd1 exited with 1"
+    etcd.member.why_not_healthy, etcd.member.peer_url = lambda: "etcd1 exited with 1", "https://etcd1:2380"
     etcd.member.process.hold, etcd.member.process.resume = lambda **_: said.append("held"), resume
     registry: Any = SimpleNamespace(etcd=etcd)
     request = parse(["etcd", what, "etcd1"])
