@@ -112,8 +112,9 @@ class NodeFaults:
             run(node.pid, ["sh", "-c", script])
         except OSError:
             # The next attempt finds no half of this one.
-            with contextlib.suppress(OSError):
-                run(node.pid, ["sh", "-c", "umount /run/.disk; rmdir /run/.disk"])
+            for command in ("umount", "rmdir"):
+                with contextlib.suppress(OSError):
+                    run(node.pid, [command, "/run/.disk"])
             raise
 
         def make_room() -> str:

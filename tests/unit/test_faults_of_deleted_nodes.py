@@ -379,7 +379,7 @@ def test_a_disk_that_cannot_be_filled_leaves_no_file_system(lab: Lab, monkeypatc
     ran: list[str] = []
 
     def run(_pid: object, command: Sequence[str]) -> str:
-        ran.append(command[-1])
+        ran.append(" ".join(command))
         if "mount -t tmpfs" in command[-1]:
             raise OSError("cp: No space left on device")
         return ""
@@ -388,4 +388,4 @@ def test_a_disk_that_cannot_be_filled_leaves_no_file_system(lab: Lab, monkeypatc
     monkeypatch.setattr(node_faults, "run", run)
     with pytest.raises(OSError, match="No space left"):
         faults.fill_disk(parse(["disk", "full", "node2"]))
-    assert ran[1:] == ["umount /run/.disk; rmdir /run/.disk"]
+    assert ran[1:] == ["umount /run/.disk", "rmdir /run/.disk"]
