@@ -89,7 +89,7 @@ class SubnetManager:
         self._log_limit = LogLimit(self._clock)
         self._look_now = threading.Event()
         self._writing = threading.Lock()
-        """Held by whoever may write our key once the threads run: a round of renewal, or the end of our lease."""
+        """Held by the thread that may write our key: a round of renewal, or the end of our lease."""
         self._watch: LeaseWatch | None = None
         self.fenced: str | None = None
         """Why we must not forward: another node owns our subnet.

@@ -10,6 +10,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from agent.errors import RegistryUnavailable
+from agent.etcd.registry import Registry
 from tests.waiting import wait_until
 
 ACCESS_CONTROL = (
@@ -22,6 +24,15 @@ ACCESS_CONTROL = (
     "user grant-role node flannel",
     "auth enable",
 )
+
+
+def answers(registry: Registry) -> bool:
+    """Return whether the registry's etcd answers now."""
+    try:
+        registry.list_leases()
+    except RegistryUnavailable:
+        return False
+    return True
 
 
 def access_control(etcdctl: Callable[..., str]) -> None:

@@ -10,7 +10,7 @@ from agent.errors import Compacted, LeaseLost, RegistryDenied, RegistryUnavailab
 from agent.etcd.connection import Credentials
 from agent.etcd.registry import DEFAULT_PREFIX, EtcdRegistry, Watch
 from agent.lease import Delta, Lease, LeaseAdded
-from tests.netns.etcd_server import EtcdProxy, EtcdServer, access_control, jwt_option
+from tests.netns.etcd_server import EtcdProxy, EtcdServer, access_control, answers, jwt_option
 from tests.netns.managed_node import ManagedNode
 from tests.unit.fake_registry import NODE1, NODE2, OTHER_SUBNET, SUBNET, check_registry
 from tests.waiting import constantly, wait_until
@@ -56,14 +56,6 @@ def registry_of(endpoint: str, undo: ExitStack, credentials: Credentials | None 
     undo.callback(registry.close)
     wait_until(lambda: answers(registry), timeout_s=15, what="etcd answers")
     return registry
-
-
-def answers(registry: EtcdRegistry) -> bool:
-    try:
-        registry.list_leases()
-    except RegistryUnavailable:
-        return False
-    return True
 
 
 def node_behind(proxy: EtcdProxy, undo: ExitStack, public_ip: str = "192.168.8.227") -> tuple[ManagedNode, Lease]:

@@ -9,12 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from agent.errors import RegistryUnavailable
 from agent.etcd.connection import Credentials
 from agent.etcd.registry import EtcdRegistry
 from tests.netns.agents import ENDPOINT, ETCD_ADDRESS, Agent, Underlay, ping
 from tests.netns.etcd_programs import PROGRAMS
-from tests.netns.etcd_server import FRONTS, EtcdProxy, EtcdServer, access_control, front_command, jwt_option
+from tests.netns.etcd_server import FRONTS, EtcdProxy, EtcdServer, access_control, answers, front_command, jwt_option
 from tests.netns.managed_node import ManagedNode
 from tests.unit.fake_registry import NODE2, OTHER_SUBNET, check_registry
 from tests.waiting import constantly, wait_until
@@ -69,14 +68,6 @@ def test_a_registry_keeps_what_every_registry_keeps(program: str, behind: str, t
     # It listens before it has elected itself, and a registry waits for an answer no longer than 3 s.
     wait_until(lambda: answers(registry), timeout_s=30, what="etcd answers")
     check_registry(registry)
-
-
-def answers(registry: EtcdRegistry) -> bool:
-    try:
-        registry.list_leases()
-    except RegistryUnavailable:
-        return False
-    return True
 
 
 @pytest.mark.slow

@@ -12,9 +12,9 @@ import pytest
 from agent.daemon.pacing import SystemClock
 from agent.errors import AgentError, Compacted, RegistryDenied, RegistryUnavailable, SubnetTaken
 from agent.etcd.connection import Credentials
-from agent.etcd.registry import DEFAULT_PREFIX, EtcdRegistry, Registry
+from agent.etcd.registry import DEFAULT_PREFIX, EtcdRegistry
 from agent.lease import BadEntry, Delta, Lease
-from tests.netns.etcd_server import EtcdServer, access_control, free_port
+from tests.netns.etcd_server import EtcdServer, access_control, answers, free_port
 from tests.netns.managed_node import ManagedNode
 from tests.unit.fake_registry import NODE1, NODE2, OTHER_SUBNET, SUBNET, attrs, check_registry
 from tests.waiting import wait_until
@@ -41,14 +41,6 @@ def registry(etcd: EtcdServer) -> Iterator[EtcdRegistry]:
         undo.callback(registry.close)
         wait_until(lambda: answers(registry), timeout_s=30, what="etcd answers")
         yield registry
-
-
-def answers(registry: Registry) -> bool:
-    try:
-        registry.list_leases()
-    except RegistryUnavailable:
-        return False
-    return True
 
 
 def test_etcd_keeps_what_every_registry_keeps(registry: EtcdRegistry) -> None:

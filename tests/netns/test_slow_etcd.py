@@ -12,7 +12,7 @@ from agent.errors import RegistryUnavailable
 from agent.etcd.registry import EtcdRegistry
 from agent.leases.manager import SubnetManager
 from agent.netconfig.config import parse_network_config
-from tests.netns.etcd_server import EtcdServer
+from tests.netns.etcd_server import EtcdServer, answers
 from tests.netns.slow_relay import SlowRelay
 from tests.unit.fake_registry import NODE1
 from tests.waiting import wait_until
@@ -44,14 +44,6 @@ def registry_behind(relays: list[SlowRelay], undo: ExitStack) -> EtcdRegistry:
     registry = EtcdRegistry([relay.endpoint for relay in relays], deadline_s=DEADLINE_S)
     undo.callback(registry.close)
     return registry
-
-
-def answers(registry: EtcdRegistry) -> bool:
-    try:
-        registry.list_leases()
-    except RegistryUnavailable:
-        return False
-    return True
 
 
 def test_a_late_answer_costs_no_connection_and_no_watch_where_there_is_one_endpoint(
